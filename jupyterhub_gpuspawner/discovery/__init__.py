@@ -1,0 +1,1 @@
+"""Which GPUs exist, and how they are."""

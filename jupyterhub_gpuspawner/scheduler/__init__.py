@@ -1,0 +1,4 @@
+"""The scheduler: pure decisions about who gets which GPU.
+
+Standard library only: no I/O, no clock, no logging.
+"""

@@ -1,0 +1,335 @@
+"""The values the scheduler works with: frozen, typed, and without behaviour of their own.
+
+Everything the scheduler knows is one of these. Times are POSIX seconds (``float``) given by
+the caller, memory is in bytes, ids are strings chosen by the caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Text(str, Enum):
+    """An enum whose value is the text stored, sent and shown."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Mode(Text):
+    """How a device is divided. Atom counts: EXCLUSIVE 1, SLOTS n, MIG 1 per instance."""
+
+    EXCLUSIVE = "exclusive"
+    SLOTS = "slots"
+    MIG = "mig"
+
+
+class Health(Text):
+    """What measurement says about a device."""
+
+    OK = "ok"
+    SUSPECT = "suspect"
+    BAD = "bad"
+
+
+class Admin(Text):
+    """What an admin decided about a device or a node."""
+
+    OPEN = "open"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+
+
+class NodeState(Text):
+    """Whether a machine answers."""
+
+    UP = "up"
+    SILENT = "silent"
+    DOWN = "down"
+
+
+class EntryState(Text):
+    """Life of a queue entry (DESIGN: state machines)."""
+
+    QUEUED = "queued"
+    GRANTED = "granted"
+    BOUND = "bound"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+
+class LeaseState(Text):
+    """Life of a lease (DESIGN: state machines)."""
+
+    RESERVED = "reserved"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    RELEASED = "released"
+
+
+class Target(Text):
+    """What shall become of a lease. Only ever moves from RUN to GONE."""
+
+    RUN = "run"
+    GONE = "gone"
+
+
+class Reason(Text):
+    """Why a request waits or is refused, or why a device can't be given out.
+
+    The values are stable: forms, REST, logs and metric labels use them unchanged.
+    """
+
+    # of a device
+    DEVICE_BUSY = "device_busy"
+    DEVICE_FOREIGN = "device_foreign"
+    DEVICE_UNHEALTHY = "device_unhealthy"
+    DEVICE_CORDONED = "device_cordoned"
+    DEVICE_QUARANTINED = "device_quarantined"
+    DEVICE_MODEL = "device_model"
+    DEVICE_MEMORY = "device_memory"
+    DEVICE_SHARING = "device_sharing"
+    DEVICE_RESERVED = "device_reserved"
+    # of a node
+    NODE_NOT_READY = "node_not_ready"
+    NODE_CORDONED = "node_cordoned"
+    NODE_MEMORY = "node_memory"
+    NODE_CPU = "node_cpu"
+    # of a request: it waits
+    WAITING_FOR_DEVICES = "waiting_for_devices"
+    BEHIND_OTHERS = "behind_others"
+    USER_LIMIT = "user_limit"
+    GROUP_LIMIT = "group_limit"
+    PREVIOUS_SERVER = "previous_server"
+    NOT_ATTACHED = "not_attached"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
+    SCHEDULER_STARTING = "scheduler_starting"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    ENGINE_NOT_OURS = "engine_not_ours"
+    # of a request: it is refused
+    IMPOSSIBLE = "impossible"
+    ABOVE_USER_LIMIT = "above_user_limit"
+    ABOVE_GROUP_LIMIT = "above_group_limit"
+    QUEUE_FULL = "queue_full"
+    # of an end
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+    START_TIMEOUT = "start_timeout"
+    EXITED = "exited"
+    OUT_OF_MEMORY = "out_of_memory"
+    VANISHED = "vanished"
+    HUB_GONE = "hub_gone"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """A GPU, MIG instance or simulated GPU that can be given out."""
+
+    #: NVIDIA UUID (``GPU-…``, ``MIG-…``), or ``SIMULATED-…``; never an index
+    id: str
+    #: name of the node it sits in
+    node: str
+    #: number shown to people; never used to choose a device
+    index: int = 0
+    #: marketing name as NVML gives it, e.g. ``NVIDIA A100-SXM4-80GB``
+    model: str = ""
+    #: bytes of device memory
+    memory: int = 0
+    #: how it is divided
+    mode: Mode = Mode.EXCLUSIVE
+    #: number of parts that can be claimed one by one
+    atoms: int = 1
+    #: UUID of the GPU that a MIG instance is part of
+    parent: str | None = None
+    #: CUDA compute capability, ``(8, 0)``; None = unknown
+    capability: tuple[int, int] | None = None
+    #: True for a device that exists only for trying things out
+    simulated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceStatus:
+    """The independent facets of a device; occupancy comes from the claims."""
+
+    #: what measurement says
+    health: Health = Health.OK
+    #: what an admin decided
+    admin: Admin = Admin.OPEN
+    #: a process that is not ours uses it
+    foreign: bool = False
+    #: a stop hung on it; cleared by a new boot id of its node
+    quarantined: bool = False
+    #: the last report of its source still lists it
+    present: bool = True
+    #: why, in words, for people
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """A machine with an engine."""
+
+    #: name, unique in the installation
+    name: str
+    #: bytes of memory of the machine
+    memory: int = 0
+    #: number of processors
+    cpus: float = 0.0
+    #: changes with each boot of the machine
+    boot_id: str = ""
+    #: whether it answers
+    state: NodeState = NodeState.UP
+    #: what an admin decided
+    admin: Admin = Admin.OPEN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GPURequest:
+    """What a server asks for. ``count`` 0 is a server without GPU (memory still counts)."""
+
+    #: number of devices (of atoms, where ``sharing`` is SLOTS)
+    count: int = 0
+    #: fnmatch pattern on the model, e.g. ``*A100*``; None = any
+    model: str | None = None
+    #: least bytes of device memory
+    min_memory: int = 0
+    #: kind of device
+    sharing: Mode = Mode.EXCLUSIVE
+    #: seconds the user expects to need (the length class); None = no end
+    length: float | None = None
+    #: CPU limit of the container, in processors; 0 = none
+    cpu: float = 0.0
+    #: memory limit of the container, bytes; 0 = none (counts as nothing)
+    memory: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class ServerKey:
+    """Who a lease or queue entry is for. At most one live lease each."""
+
+    hub: str
+    user: str
+    server: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.user}/{self.server}" if self.server else self.user
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueEntry:
+    """A request that waits, or has waited."""
+
+    id: str
+    key: ServerKey
+    #: the user's groups at the time of asking
+    groups: tuple[str, ...] = ()
+    request: GPURequest
+    #: profile name, for people
+    profile: str = ""
+    #: boot id of the Hub process whose spawn waits
+    boot_id: str = ""
+    state: EntryState = EntryState.QUEUED
+    #: when it was first asked for; kept over restarts
+    submitted_at: float = 0.0
+    #: order of arrival; kept over restarts
+    seq: int = 0
+    #: a spawn is waiting for it now; only then it can be granted
+    attached: bool = False
+    #: since when it is (not) attached
+    attached_at: float = 0.0
+    #: the lease it was granted
+    lease_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Claim:
+    """One atom of a device held by a lease."""
+
+    device: str
+    atom: int
+    lease_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """What a server got, for how long."""
+
+    id: str
+    key: ServerKey
+    groups: tuple[str, ...] = ()
+    request: GPURequest
+    profile: str = ""
+    #: name of the node
+    node: str
+    #: atoms held; empty for a server without GPU
+    claims: tuple[Claim, ...] = ()
+    #: boot id of the Hub process that waited for it
+    boot_id: str = ""
+    state: LeaseState = LeaseState.RESERVED
+    target: Target = Target.RUN
+    #: the engine's id of the container, once committed
+    container_id: str | None = None
+    granted_at: float = 0.0
+    #: when the state last moved
+    moved_at: float = 0.0
+    #: end of the length class; past it merely reclaimable. None = no end
+    ends_at: float | None = None
+    released_at: float | None = None
+    #: epoch of the scheduler that granted it
+    epoch: int = 0
+    #: why it ended
+    reason: Reason | None = None
+    #: what the container said when it ended, for people
+    note: str = ""
+    #: the user was told that it will end
+    warned: bool = False
+    #: its node does not answer: nothing is known
+    uncertain: bool = False
+    #: its stop hung
+    quarantined: bool = False
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Device ids in claim order, each once."""
+        return tuple(dict.fromkeys(claim.device for claim in self.claims))
+
+    @property
+    def live(self) -> bool:
+        """Whether it still holds its atoms."""
+        return self.state is not LeaseState.RELEASED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How much one may hold at a time, in GPUs. None = unlimited."""
+
+    #: for each user without an entry in ``users``
+    per_user: int | None = None
+    #: by user name
+    users: dict[str, int] = field(default_factory=dict)
+    #: by group name; a user's groups all have to agree
+    groups: dict[str, int] = field(default_factory=dict)
+    #: waiting entries one user may have at a time
+    queued_per_user: int = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The policy's numbers. Changing them never stops anything."""
+
+    limits: Limits = field(default_factory=Limits)
+    #: share of a node's memory that grants never touch, 0..1
+    memory_reserve: float = 0.2
+    #: sum of CPU limits / CPUs a node may be granted; None = no bound
+    cpu_overcommit: float | None = None
+    #: seconds from grant to a bound container before the lease is taken back
+    bind_deadline: float = 120.0
+    #: seconds from STARTING to RUNNING before the lease is taken back
+    start_deadline: float = 600.0
+    #: seconds a detached entry of the running Hub is kept
+    detach_grace: float = 15.0
+    #: seconds a detached entry of an earlier Hub is kept
+    requeue_grace: float = 3600.0

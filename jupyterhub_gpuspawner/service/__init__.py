@@ -1,0 +1,1 @@
+"""The scheduler service: the async shell around scheduler and ledger."""
