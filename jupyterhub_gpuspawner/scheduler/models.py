@@ -77,6 +77,17 @@ class Target(Text):
     GONE = "gone"
 
 
+class Injection(Text):
+    """How a device gets into a container."""
+
+    #: Container Device Interface, by fully qualified name
+    CDI = "cdi"
+    #: NVIDIA's runtime hook, by UUID
+    NVIDIA = "nvidia"
+    #: a bind mount; only for simulated devices
+    BIND = "bind"
+
+
 class Reason(Text):
     """Why a request waits or is refused, or why a device can't be given out.
 
@@ -236,10 +247,6 @@ class QueueEntry:
     submitted_at: float = 0.0
     #: order of arrival; kept over restarts
     seq: int = 0
-    #: a spawn is waiting for it now; only then it can be granted
-    attached: bool = False
-    #: since when it is (not) attached
-    attached_at: float = 0.0
     #: the lease it was granted
     lease_id: str | None = None
 

@@ -1,0 +1,139 @@
+"""Requests and the entries they become: asked for, repeated, left, cancelled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..errors import RefusedError
+from . import events, leases, queue, quota
+from .core import Core
+from .decisions import EntryStored, LeaseStored
+from .models import EntryState, LeaseState, QueueEntry, Reason, Target
+
+
+def submitted(core: Core, event: events.Submitted, now: float) -> None:
+    """Put a request in line, or find the place it already has."""
+    again = _again(core, event)
+    if again is not None:
+        _attach(core, again.id)
+        if (again.boot_id, again.groups) != (event.boot_id, event.groups):
+            core.emit(EntryStored(entry=replace(again, boot_id=event.boot_id, groups=event.groups)))
+            _renew(core, again.id, event.boot_id, now)
+        return
+    entry = QueueEntry(
+        id=event.entry_id,
+        key=event.key,
+        groups=event.groups,
+        request=event.request,
+        profile=event.profile,
+        boot_id=event.boot_id,
+        submitted_at=now,
+        seq=core.tables.next_seq,
+    )
+    _refuse_if_hopeless(core, entry)
+    _replace_older(core, entry, now)
+    core.emit(EntryStored(entry=entry))
+    _attach(core, entry.id)
+
+
+def _again(core: Core, event: events.Submitted) -> QueueEntry | None:
+    """The entry that this is a repetition of: it waits, or its grant was never used."""
+    queued = core.tables.queued_of.get(event.key)
+    if queued is not None and core.tables.entries[queued].request == event.request:
+        return core.tables.entries[queued]
+    lease = core.tables.leases.get(core.tables.lease_of.get(event.key, ""))
+    if lease is not None and lease.state is LeaseState.RESERVED and lease.request == event.request:
+        return core.tables.entries.get(lease.id)
+    return None
+
+
+def _renew(core: Core, entry_id: str, boot_id: str, now: float) -> None:
+    """Give a granted, never used lease to the Hub process that asks for it again."""
+    lease = core.tables.leases.get(entry_id)
+    if lease is not None and lease.state is LeaseState.RESERVED:
+        core.emit(LeaseStored(lease=replace(lease, boot_id=boot_id, moved_at=now)))
+
+
+def _replace_older(core: Core, entry: QueueEntry, now: float) -> None:
+    """End what the same server asked for, or was granted, before."""
+    queued = core.tables.queued_of.get(entry.key)
+    if queued is not None:
+        core.end_entry(core.tables.entries[queued], EntryState.CANCELLED)
+    lease = core.tables.leases.get(core.tables.lease_of.get(entry.key, ""))
+    if lease is not None and lease.target is Target.RUN:
+        # the Hub asks for a start only of a server that it knows to be stopped
+        leases.stop(core, lease, Reason.STOPPED, "the server was started again", now)
+
+
+def _refuse_if_hopeless(core: Core, entry: QueueEntry) -> None:
+    limits = core.settings.limits
+    above = quota.never_allowed(limits, entry)
+    if above is not None:
+        raise RefusedError(
+            f"{entry.key}: asks for {entry.request.count} GPUs, above the limit ({above})",
+            f"You may hold fewer GPUs than the {entry.request.count} you asked for.",
+            reason=above.value,
+        )
+    words = queue.impossible(core.tables, core.settings, entry.request)
+    if words is not None:
+        raise RefusedError(
+            f"{entry.key}: impossible request: {words}",
+            f"This can never be granted here: {words}.",
+            reason=Reason.IMPOSSIBLE.value,
+        )
+    mine = [
+        other
+        for other in core.tables.queued()
+        if (other.key.hub, other.key.user) == (entry.key.hub, entry.key.user)
+        and other.key != entry.key
+    ]
+    if len(mine) >= limits.queued_per_user:
+        raise RefusedError(
+            f"{entry.key}: {len(mine)} requests wait already",
+            f"You already have {len(mine)} servers waiting; cancel one first.",
+            reason=Reason.QUEUE_FULL.value,
+        )
+
+
+def _attach(core: Core, entry_id: str) -> None:
+    core.detached.pop(entry_id, None)
+    core.attached.add(entry_id)
+
+
+def detached(core: Core, event: events.Detached, now: float) -> None:
+    """Remember since when nobody waits for the entry; it keeps its place for a while."""
+    if event.entry_id in core.attached:
+        core.attached.discard(event.entry_id)
+        if event.entry_id in core.tables.entries:
+            core.detached[event.entry_id] = now
+
+
+def cancelled(core: Core, event: events.Cancelled, now: float) -> None:
+    """End a waiting entry, or take back what it was granted."""
+    entry = core.tables.entries.get(event.entry_id)
+    if entry is None:
+        return
+    if entry.state is EntryState.QUEUED:
+        core.end_entry(entry, EntryState.CANCELLED)
+        return
+    lease = core.tables.leases.get(entry.id)
+    if lease is not None and lease.target is Target.RUN:
+        leases.stop(core, lease, event.reason, "", now)
+
+
+def boot_seen(core: Core, event: events.BootSeen, now: float) -> None:
+    """Learn which Hub process lives, so that entries of a dead one can be told apart."""
+    core.boot_id = event.boot_id
+
+
+def expire(core: Core, now: float) -> None:
+    """Give up entries that nobody has waited for since longer than their grace."""
+    for entry_id, since in list(core.detached.items()):
+        entry = core.tables.entries.get(entry_id)
+        if entry is None or entry.state is not EntryState.QUEUED:
+            core.detached.pop(entry_id)
+            continue
+        ours = not core.boot_id or entry.boot_id == core.boot_id
+        grace = core.settings.detach_grace if ours else core.settings.requeue_grace
+        if now - since > grace:
+            core.end_entry(entry, EntryState.CANCELLED)

@@ -1,0 +1,167 @@
+"""What happens to the scheduler: the inputs of :meth:`SchedulerState.handle`.
+
+Events are facts or wishes from outside. They are not stored: the decisions they lead to are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from .models import (
+    Admin,
+    Device,
+    DeviceStatus,
+    GPURequest,
+    Node,
+    NodeState,
+    Reason,
+    ServerKey,
+    Settings,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submitted:
+    """A spawn asks, or asks again, and waits for the answer (it is *attached*)."""
+
+    #: id for the entry, and its lease, should this be a new one
+    entry_id: str
+    key: ServerKey
+    groups: tuple[str, ...] = ()
+    request: GPURequest
+    profile: str = ""
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detached:
+    """The waiting spawn went away without a word. Not a cancel."""
+
+    entry_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancelled:
+    """The user does not want it any more."""
+
+    entry_id: str
+    reason: Reason = Reason.CANCELLED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BootSeen:
+    """A Hub process shows itself. Entries of any other boot belong to a dead Hub."""
+
+    boot_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BindAsked:
+    """The container of a lease is created and shall be started. Refused where target is GONE."""
+
+    lease_id: str
+    container_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerRunning:
+    """The engine says that the recorded container runs."""
+
+    lease_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopWanted:
+    """The server shall go: intent, stored before anything is stopped."""
+
+    lease_id: str
+    reason: Reason = Reason.STOPPED
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerGone:
+    """Proof: the engine answered "no such container" for the recorded id."""
+
+    lease_id: str
+    container_id: str
+    reason: Reason = Reason.VANISHED
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerFound:
+    """A running container of ours that no live lease knows. It is adopted, never killed."""
+
+    lease_id: str
+    container_id: str
+    key: ServerKey
+    node: str
+    devices: tuple[str, ...]
+    request: GPURequest
+    profile: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeReported:
+    """What a node's sources and engine say now. Devices not listed are no longer present."""
+
+    node: Node
+    devices: tuple[tuple[Device, DeviceStatus], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeReconciled:
+    """Ledger and engine of the node were compared in this epoch: grants may begin."""
+
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeChanged:
+    """The node went silent, down, or answers again."""
+
+    node: str
+    state: NodeState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdminAsked:
+    """An admin cordons, drains or opens a device or a node (exactly one of the two)."""
+
+    admin: Admin
+    device: str | None = None
+    node: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingsChanged:
+    """The policy's numbers changed. Never stops anything."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tick:
+    """Time has passed: look at the deadlines."""
+
+
+Event = Union[  # noqa: UP007 (a value at run time on 3.10)
+    Submitted,
+    Detached,
+    Cancelled,
+    BootSeen,
+    BindAsked,
+    ContainerRunning,
+    StopWanted,
+    ContainerGone,
+    ContainerFound,
+    NodeReported,
+    NodeReconciled,
+    NodeChanged,
+    AdminAsked,
+    SettingsChanged,
+    Tick,
+]

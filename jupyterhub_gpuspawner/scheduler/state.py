@@ -1,0 +1,137 @@
+"""The scheduler: events in, decisions out.
+
+:class:`SchedulerState` holds what is believed (:class:`~.tables.Tables`) and decides. It never
+acts: the service stores the decisions of one ``handle`` call in one transaction, and only then
+tells anybody. When that fails, the service throws the state away and builds it from the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import entries, events, filters, inventory, leases, queue
+from .core import Core
+from .decisions import Decision
+from .models import Reason, Settings
+from .tables import Tables
+
+#: what each kind of event leads to
+HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
+    events.Submitted: entries.submitted,
+    events.Detached: entries.detached,
+    events.Cancelled: entries.cancelled,
+    events.BootSeen: entries.boot_seen,
+    events.BindAsked: leases.bind_asked,
+    events.ContainerRunning: leases.container_running,
+    events.StopWanted: leases.stop_wanted,
+    events.ContainerGone: leases.container_gone,
+    events.ContainerFound: leases.container_found,
+    events.NodeReported: inventory.node_reported,
+    events.NodeReconciled: inventory.node_reconciled,
+    events.NodeChanged: inventory.node_changed,
+    events.AdminAsked: inventory.admin_asked,
+}
+
+
+class SchedulerState:
+    """Who holds what, who waits, and what follows from an event.
+
+    Parameters
+    ----------
+    settings:
+        The policy's numbers.
+    epoch:
+        Number of this scheduler's life; leases carry the epoch that granted them.
+    order:
+        The order in which waiting entries are looked at.
+    """
+
+    def __init__(
+        self, settings: Settings, epoch: int = 0, order: queue.Order = queue.first_come
+    ) -> None:
+        self._core = Core(settings=settings, epoch=epoch)
+        self._order = order
+
+    @property
+    def tables(self) -> Tables:
+        """What is believed now. For reading."""
+        return self._core.tables
+
+    @property
+    def settings(self) -> Settings:
+        """The policy's numbers in force."""
+        return self._core.settings
+
+    def restore(self, values: Iterable[Decision], now: float) -> None:
+        """Take in what the ledger holds. Nobody is attached, no node is reconciled yet."""
+        core = self._core
+        for value in values:
+            core.tables.apply(value)
+        core.detached = {entry.id: now for entry in core.tables.queued()}
+        # memory of devices that were freed just before the end was perhaps never seen empty
+        core.settling = {
+            device.id for device in core.tables.devices.values() if not device.simulated
+        }
+
+    def handle(self, event: events.Event, now: float) -> list[Decision]:
+        """Decide what follows from ``event`` at time ``now`` (POSIX seconds).
+
+        Returns the decisions, already part of this state. Raises ``RefusedError`` where the
+        asker has to be told no; then nothing has changed.
+        """
+        core = self._core
+        core.decided = []
+        if isinstance(event, events.SettingsChanged):
+            core.settings = event.settings
+        elif isinstance(event, events.Tick):
+            leases.expire(core, now)
+            entries.expire(core, now)
+        else:
+            HANDLERS[type(event)](core, event, now)
+        self._grant_pass(now)
+        return core.decided
+
+    def validate(self) -> None:
+        """Raise ``AssertionError`` where an invariant is broken. For tests, and cheap enough."""
+        core = self._core
+        core.tables.validate()
+        waiting = {entry.id for entry in core.tables.queued()}
+        assert waiting <= core.attached | set(core.detached), "an entry is neither here nor there"
+        assert not core.attached & set(core.detached), "attached and detached at once"
+
+    def waiting(self) -> list[queue.Waiting]:
+        """The line as the people in it may see it, first one first."""
+        return [
+            queue.Waiting(
+                entry=entry,
+                position=position,
+                reason=self._core.reasons.get(entry.id, Reason.WAITING_FOR_DEVICES),
+            )
+            for position, entry in enumerate(self._order(self.tables, 0.0), start=1)
+        ]
+
+    def is_ready(self, node: str) -> bool:
+        """Whether ledger and engine of the node were compared in this epoch."""
+        return node in self._core.ready
+
+    def device_state(self, device_id: str) -> Reason | None:
+        """Why a device can't be given out now; None = it is free."""
+        reason = filters.usable(self.tables.status[device_id])
+        if reason is not None:
+            return reason
+        free = self.tables.free_atoms(self.tables.devices[device_id])
+        return None if free and device_id not in self._core.settling else Reason.DEVICE_BUSY
+
+    def _grant_pass(self, now: float) -> None:
+        core = self._core
+        look = queue.Pass(core.tables, core.settings, core.ready)
+        for entry in self._order(core.tables, now):
+            if entry.id not in core.attached:
+                core.reasons[entry.id] = Reason.NOT_ATTACHED
+                continue
+            verdict = look.judge(entry, frozenset(core.settling))
+            if isinstance(verdict, Reason):
+                core.reasons[entry.id] = verdict
+            else:
+                leases.grant(core, entry, *verdict, now)
