@@ -1,0 +1,144 @@
+"""Names of the labels that containers and volumes of ours carry, and how to read them.
+
+Labels are the identity of what we made: a name can be taken by anybody, a label with our
+ledger's id can't be there by chance. Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..scheduler.models import Text
+
+PREFIX = "jupyterhub-gpuspawner."
+
+#: id of the ledger that the thing belongs to
+LEDGER = PREFIX + "ledger"
+#: id of the lease a container was made for
+LEASE = PREFIX + "lease"
+#: JupyterHub's name of the user, unchanged
+USER = PREFIX + "user"
+#: name of the named server; empty for the default server
+SERVER = PREFIX + "server"
+#: device ids, joined with commas
+DEVICES = PREFIX + "devices"
+#: owner id (:func:`~.volumes.owner_id`) of the person behind the user name
+OWNER = PREFIX + "owner"
+#: one of :class:`Kind`
+KIND = PREFIX + "kind"
+#: what people read in ``docker ps --format``
+NAME = PREFIX + "name"
+#: labels that dashboards of the field join on
+HUB_USERNAME = "hub.jupyter.org/username"
+HUB_SERVERNAME = "hub.jupyter.org/servername"
+
+
+class Kind(Text):
+    """What a container or volume is for."""
+
+    SERVER = "server"
+    HOME = "home"
+    #: the volume that says which ledger owns the engine
+    OWNER = "owner"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Who and what a container was made for, as its labels say."""
+
+    #: id of the ledger
+    ledger: str
+    #: id of the lease
+    lease: str
+    #: JupyterHub's name of the user
+    user: str
+    #: named server; empty = the default server
+    server: str = ""
+    #: ids of the leased devices, in claim order; empty = a server without GPU
+    devices: tuple[str, ...] = ()
+    #: owner id of the person; empty = not known
+    owner: str = ""
+
+    @property
+    def display(self) -> str:
+        """``alice`` or ``alice/train``, as log lines have it."""
+        return f"{self.user}/{self.server}" if self.server else self.user
+
+
+def server_labels(identity: Identity) -> dict[str, str]:
+    """Return the labels of a server's container.
+
+    Raises
+    ------
+    ValueError
+        A device id is empty or has a comma: it would not be read back as it was.
+    """
+    return {
+        KIND: Kind.SERVER.value,
+        LEDGER: identity.ledger,
+        LEASE: identity.lease,
+        USER: identity.user,
+        SERVER: identity.server,
+        DEVICES: join_devices(identity.devices),
+        OWNER: identity.owner,
+        NAME: identity.display,
+        HUB_USERNAME: identity.user,
+        HUB_SERVERNAME: identity.server,
+    }
+
+
+def home_labels(*, ledger: str, user: str, owner: str) -> dict[str, str]:
+    """Return the labels of a user's home volume. ``user`` is the name when it was made."""
+    return {
+        KIND: Kind.HOME.value,
+        LEDGER: ledger,
+        USER: user,
+        OWNER: owner,
+        NAME: f"home of {user}",
+        HUB_USERNAME: user,
+    }
+
+
+def owner_labels(ledger: str) -> dict[str, str]:
+    """Return the labels of the volume that claims an engine for a ledger."""
+    return {KIND: Kind.OWNER.value, LEDGER: ledger, NAME: f"owned by ledger {ledger}"}
+
+
+def parse(labels: Mapping[str, str] | None) -> Identity | None:
+    """Read the labels of a container; None if it is not a server of any ledger.
+
+    The answer may belong to another ledger: compare ``.ledger``.
+    """
+    if not labels or labels.get(KIND) != Kind.SERVER.value:
+        return None
+    ledger, lease = labels.get(LEDGER, ""), labels.get(LEASE, "")
+    if not ledger or not lease:
+        return None
+    return Identity(
+        ledger=ledger,
+        lease=lease,
+        user=labels.get(USER, ""),
+        server=labels.get(SERVER, ""),
+        devices=split_devices(labels.get(DEVICES, "")),
+        owner=labels.get(OWNER, ""),
+    )
+
+
+def join_devices(devices: Iterable[str]) -> str:
+    """Join device ids for the label. ValueError for an id that is empty or has a comma."""
+    ids = tuple(devices)
+    for device in ids:
+        if not device or "," in device:
+            raise ValueError(f"device id {device!r} can't be part of a label")
+    return ",".join(ids)
+
+
+def split_devices(text: str) -> tuple[str, ...]:
+    """Split the label's value into device ids; an empty value is no device."""
+    return tuple(part for part in text.split(",") if part)
+
+
+def selectors(ledger: str, kind: Kind) -> list[str]:
+    """Return the ``label`` filter (for list and events) of what one ledger owns."""
+    return [f"{LEDGER}={ledger}", f"{KIND}={kind.value}"]
