@@ -7,7 +7,6 @@ a *limit* is a ceiling, a *guarantee* is a promise.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 from docker.types import Ulimit
 
 from ..errors import ConfigError
+from ..units import parse_memory
 
-KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+MIB, GIB = 2**20, 2**30
 
 #: processes and threads of one server: a fork bomb ends here, data loaders with many workers
 #: do not
@@ -35,9 +35,6 @@ ULIMIT_NAMES = (
     *("nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
 )
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)\Z", re.ASCII)
-_UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
-_SIZE_HELP = "bytes as a number, or text such as '512M' or '8G' (powers of 1024)"
 _ULIMIT_HELP = "a number, a pair [soft, hard] or text 'soft:hard'; -1 = unlimited"
 
 
@@ -124,16 +121,10 @@ def parse_size(name: str, value: object) -> int | None:
     """
     if value is None:
         return None
-    if isinstance(value, str):
-        match = _SIZE.match(value.strip().upper())
-        if match is None:
-            raise _wrong(name, value, _SIZE_HELP)
-        return int(float(match[1]) * _UNITS[match[2]])
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _wrong(name, value, _SIZE_HELP)
-    if not math.isfinite(value) or value < 0:
-        raise _wrong(name, value, _SIZE_HELP)
-    return int(value)
+    try:
+        return parse_memory(value)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def host_config(limits: ResourceLimits) -> dict[str, Any]:
