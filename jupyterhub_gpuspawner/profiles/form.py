@@ -1,0 +1,274 @@
+"""The form on the Hub's spawn page: the profiles, and what is free now.
+
+Plain HTML with the Hub's own Bootstrap classes. It needs no JavaScript: one style rule hides
+the options of the profiles that are not chosen, and a browser that doesn't know the rule shows
+them all. Every text is escaped, the admin's as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..errors import RequestError
+from ..units import format_duration, format_memory
+from .models import UNLISTED, Option, Profile
+from .resolve import (
+    UNLISTED_SUFFIX,
+    Profiles,
+    ResolvedProfile,
+    may_type,
+    visible_choices,
+)
+
+#: settings that decide which GPUs would do
+_GPU_WORDS = frozenset({"gpus", "gpu_model", "gpu_min_memory", "gpu_sharing"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Availability:
+    """What the scheduler said a moment ago. None in its place: it doesn't answer."""
+
+    #: GPU model -> (free now, usable in all)
+    free: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    #: requests that wait
+    waiting: int = 0
+    #: the GPUs exist only for trying things out
+    simulated: bool = False
+    #: GPU model -> bytes of memory, where known
+    memory: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_summary(cls, summary: object) -> Availability | None:
+        """From the service's ``summary`` (``devices``, ``free``, ``queue``).
+
+        None where it has another shape: nothing is known then, and the form says so.
+        """
+        try:
+            devices: list[dict[str, Any]] = list(summary["devices"])  # type: ignore[index]
+            counts = dict(summary["free"])  # type: ignore[index]
+            totals: dict[str, int] = {}
+            for device in devices:
+                totals[str(device["model"])] = totals.get(str(device["model"]), 0) + 1
+            return cls(
+                free={m: (min(int(counts.get(m, 0)), n), n) for m, n in totals.items()},
+                waiting=int(summary["queue"]),  # type: ignore[index]
+                simulated=any(device["simulated"] for device in devices),
+                memory={str(d["model"]): int(d["memory"]) for d in devices},
+            )
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return None
+
+    def matching(self, resolved: ResolvedProfile) -> tuple[int, int]:
+        """(free, total) of the GPUs that ``resolved`` could get."""
+        pattern = (resolved.gpu_model or "*").casefold()
+        least = resolved.gpu_min_memory or 0
+        pairs = [
+            pair
+            for model, pair in self.free.items()
+            if fnmatchcase(model.casefold(), pattern) and self.memory.get(model, least) >= least
+        ]
+        return sum(free for free, _ in pairs), sum(total for _, total in pairs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What a user may expect of a profile now. ``tone`` is a Bootstrap colour."""
+
+    tone: str
+    text: str
+
+
+def outlook(resolved: ResolvedProfile, availability: Availability | None) -> Outlook:
+    """In words: whether a server of this profile would get its GPUs now."""
+    wanted = resolved.gpus
+    if not wanted:
+        return Outlook(tone="secondary", text="does not wait for a GPU")
+    if availability is None:
+        return Outlook(tone="secondary", text="not known what is free")
+    free, total = availability.matching(resolved)
+    if total < wanted:
+        there = f"only {total} of this kind here" if total else "no GPU of this kind here"
+        return Outlook(tone="danger", text=f"cannot start: {there}")
+    count = f"{free} of {total} free now"
+    waiting = availability.waiting
+    if waiting:
+        return Outlook(tone="warning", text=f"{count}, {waiting} waiting")
+    if free < wanted:
+        return Outlook(tone="warning", text=f"{count}: your server would wait")
+    return Outlook(tone="success", text=count)
+
+
+def render_form(
+    profiles: Profiles,
+    *,
+    availability: Availability | None,
+    groups: Iterable[str] = (),
+    selected: object = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> str:
+    """The HTML of the options form; never empty.
+
+    ``selected``: options to begin with (those of the last spawn); what is wrong in them is
+    ignored, and the defaults are shown. ``defaults``: what the spawner gives where a profile
+    doesn't say, by the profile's words (``image``, ``cpu_limit``, ``mem_limit`` …; units as in
+    :class:`ResolvedProfile`).
+    """
+    mine = frozenset(groups)
+    view = _View(
+        profiles=profiles,
+        availability=availability,
+        groups=mine,
+        start=_start(profiles, mine, selected),
+        defaults=defaults or {},
+    )
+    models = [
+        {"name": model or "GPU", "free": free, "total": total}
+        for model, (free, total) in (sorted(availability.free.items()) if availability else ())
+    ]
+    page: str = _template().render(
+        cards=[_card(profile, view) for profile in profiles.visible(mine)],
+        availability=availability,
+        models=models,
+    )
+    return page
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _View:
+    """What all cards of one page share."""
+
+    profiles: Profiles
+    availability: Availability | None
+    groups: frozenset[str]
+    #: the profile that is selected at first; None where the user may use none
+    start: ResolvedProfile | None
+    defaults: Mapping[str, Any]
+
+
+def _start(profiles: Profiles, groups: frozenset[str], selected: object) -> ResolvedProfile | None:
+    for options in (selected, None):
+        try:
+            return profiles.resolve(options, groups=groups)
+        except RequestError:
+            continue
+    return None
+
+
+def _card(profile: Profile, view: _View) -> dict[str, Any]:
+    """What the template shows of one profile."""
+    profiles, groups, availability = view.profiles, view.groups, view.availability
+    checked = view.start is not None and view.start.slug == profile.slug
+    try:
+        options = view.start.user_options if view.start and checked else {"profile": profile.slug}
+        resolved = profiles.resolve(options, groups=groups)
+    except RequestError as error:  # its defaults don't fit together for this user's groups
+        return {"profile": profile, "checked": checked, "problem": error.user_message}
+    asked = [(n, o) for n, o in profile.profile_options.items() if _has_answers(o, groups)]
+    by_option = {word for _, option in asked for word in _words(option)}
+
+    def hint(name: str, key: str) -> str:
+        """What is free for one choice, the others being as they are."""
+        if not _GPU_WORDS & _words(profile.profile_options[name]):
+            return ""
+        others = {**resolved.user_options, name: key}
+        others.pop(name + UNLISTED_SUFFIX, None)
+        try:
+            answer = profiles.resolve(others, groups=groups)
+        except RequestError:
+            return ""
+        return f" ({outlook(answer, availability).text})"
+
+    return {
+        "profile": profile,
+        "checked": checked,
+        "problem": None,
+        "gpus": resolved.gpus,
+        "outlook": outlook(resolved, availability),
+        "outlook_by_option": bool(_GPU_WORDS & by_option),
+        "facts": [
+            (label, value, word in by_option)
+            for word, label, value in _facts(_complete(resolved, view.defaults))
+        ],
+        "options": [_question(resolved, name, option, groups, hint) for name, option in asked],
+    }
+
+
+def _question(
+    resolved: ResolvedProfile,
+    name: str,
+    option: Option,
+    groups: frozenset[str],
+    hint: Callable[[str, str], str],
+) -> dict[str, Any]:
+    """One option as the template shows it."""
+    chosen = dict(resolved.options)
+    text = chosen.get(name + UNLISTED_SUFFIX)
+    field_name = f"profile-option-{resolved.slug}--{name}"
+    return {
+        "name": field_name,
+        "label": option.display_name,
+        "choices": [
+            (key, option.choices[key].display_name + hint(name, key), key == chosen.get(name))
+            for key in visible_choices(option, groups)
+        ],
+        "own": option.unlisted_choice if may_type(option, groups) else None,
+        "own_name": field_name + UNLISTED_SUFFIX,
+        "own_value": UNLISTED,
+        "own_selected": text is not None,
+        "own_text": text or "",
+    }
+
+
+def _has_answers(option: Option, groups: frozenset[str]) -> bool:
+    return bool(visible_choices(option, groups)) or may_type(option, groups)
+
+
+def _words(option: Option) -> set[str]:
+    """The settings that an option's answers change."""
+    words = set(option.unlisted_choice.spawner_override)
+    for choice in option.choices.values():
+        words |= set(choice.spawner_override.settings())
+    return words
+
+
+def _complete(resolved: ResolvedProfile, defaults: Mapping[str, Any]) -> ResolvedProfile:
+    """``resolved`` with the spawner's own values where the profile doesn't say."""
+    silent = {word: v for word, v in defaults.items() if getattr(resolved, word, 0) is None}
+    return replace(resolved, **silent)
+
+
+def _facts(resolved: ResolvedProfile) -> list[tuple[str, str, str]]:
+    """(setting, name, value) of what a server gets, in the order people ask for it."""
+    facts = [("gpus", "GPUs", str(resolved.gpus or "none"))]
+    if resolved.gpus and resolved.gpu_model:
+        facts.append(("gpu_model", "Model", resolved.gpu_model.strip("*") or "any"))
+    if resolved.gpus and resolved.gpu_min_memory:
+        least = format_memory(resolved.gpu_min_memory)
+        facts.append(("gpu_min_memory", "GPU memory", f"at least {least}"))
+    if resolved.cpu_limit:
+        facts.append(("cpu_limit", "CPUs", f"{resolved.cpu_limit:g}"))
+    if resolved.mem_limit:
+        facts.append(("mem_limit", "Memory", format_memory(resolved.mem_limit)))
+    if resolved.length:
+        facts.append(("length", "Length", format_duration(resolved.length)))
+    if resolved.image:
+        facts.append(("image", "Image", resolved.image))
+    return facts
+
+
+@lru_cache(maxsize=1)
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("jupyterhub_gpuspawner.profiles"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("form.html")
