@@ -11,6 +11,7 @@
     │   ├── LedgerFull          no space, or the database file is read-only
     │   ├── LedgerLocked        another process holds the ledger
     │   ├── LedgerFenced        a younger scheduler has taken over (its epoch is higher)
+    │   ├── LedgerUnknown       the answer to a commit was lost: load again
     │   └── DoubleClaim         a device atom already has a claim
     ├── EngineError             Docker answered with an error
     │   ├── EngineUnknown       no answer, or one that proves nothing (timeout, 5xx, cut reply)
@@ -84,8 +85,15 @@ class LedgerFenced(LedgerError):
     """A scheduler with a higher epoch writes this ledger; this one must end."""
 
 
+class LedgerUnknown(LedgerError):
+    """The answer to a commit was lost. It may have happened: load the ledger again."""
+
+
 class DoubleClaim(LedgerError):
-    """The ledger refused a second claim on an atom. The grant did not happen."""
+    """The ledger refused a second claim on an atom, or a server's second live lease.
+
+    The grant did not happen.
+    """
 
 
 class EngineError(GPUSpawnerError):
