@@ -1,0 +1,133 @@
+"""Processes that outlive the program that starts them, known by pid *and* start time.
+
+A pid alone is re-used by the kernel; with the start time it names one process for as long as
+the machine is up. The boot id does the same over reboots.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Forks, and leaves the child to init: nothing to reap here, and no end with our terminal.
+_DETACH = 'log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!'
+
+
+def boot_id() -> str:
+    """The kernel's name for this run of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of ``/proc/<pid>/stat`` from the state on, or None when there is no such pid."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name may hold spaces and brackets: cut after the last one.
+    return text.rpartition(")")[2].split()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """One process on this machine."""
+
+    #: as the host sees it
+    pid: int
+    #: clock ticks since boot
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """The process that has this pid now; None when there is none, or only a zombie."""
+        fields = _stat(pid)
+        if fields is None or fields[0] in "ZX":
+            return None
+        return cls(pid=pid, started=int(fields[19]))
+
+    @property
+    def alive(self) -> bool:
+        return Process.of(self.pid) == self
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to exactly this process. A dead one is no error."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            # Checked while the handle is held, so the pid can't change its owner in between.
+            if self.alive:
+                signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(handle)
+
+    def wait_gone(self, seconds: float) -> bool:
+        """Wait until it is dead; False when it still lives after ``seconds``."""
+        end = time.monotonic() + seconds
+        while self.alive:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def spawn(command: Sequence[str], log: Path) -> Process:
+    """Start a process of its own session that appends its output to ``log``."""
+    done = subprocess.run(
+        ["sh", "-c", _DETACH, "spawn", str(log), *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    process = Process.of(int(done.stdout))
+    if process is None:
+        raise RuntimeError(f"{command[0]} ended at once, see {log}")
+    return process
+
+
+def _all_pids() -> Iterable[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def mount_namespace(pid: int) -> str | None:
+    """The kernel's id of the process's mount namespace, such as ``mnt:[4026532281]``."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return None
+
+
+def members(namespace: str) -> set[Process]:
+    """Every process in a mount namespace, with all its descendants wherever they are.
+
+    For an engine these are dockerd, containerd, the shims, and (as children of the shims) the
+    processes in containers. Raises ValueError for the namespace of this program or of init:
+    what is asked here is killed there.
+    """
+    if namespace in (mount_namespace(os.getpid()), mount_namespace(1)):
+        raise ValueError(f"{namespace} is the machine's own mount namespace")
+    children: dict[int, list[int]] = {}
+    todo: list[int] = []
+    for pid in _all_pids():
+        fields = _stat(pid)
+        if fields is None:
+            continue
+        children.setdefault(int(fields[1]), []).append(pid)
+        if mount_namespace(pid) == namespace:
+            todo.append(pid)
+    seen: set[int] = set()
+    while todo:
+        pid = todo.pop()
+        if pid not in seen:
+            seen.add(pid)
+            todo.extend(children.get(pid, ()))
+    return {process for pid in seen if (process := Process.of(pid)) is not None}

@@ -1,0 +1,158 @@
+"""Root file systems made with debootstrap and kept in the testbed's cache folder.
+
+The package mirror comes from ``DEBIAN_MIRROR`` and ``DEBIAN_SECURITY_MIRROR``, a proxy from
+``http_proxy`` or from apt's own configuration. Only the standard library is used: ``fetch`` runs
+before there is a virtual environment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: The first Debian whose engine (26.1) knows CDI.
+ENGINE_SUITE = "trixie"
+#: What ``debian:bookworm-slim`` holds.
+BASE_SUITE = "bookworm"
+
+_ENGINE_PACKAGES = ("docker.io", "iptables", "ca-certificates", "iproute2")
+_SCRIPTS = Path("/usr/share/debootstrap/scripts")
+#: Mount points that an engine needs in its root.
+_MOUNT_POINTS = ("data", "out", "etc/docker", "etc/cdi")
+
+
+def home() -> Path:
+    """The testbed's folder: root file systems and the engines' data. ``GPUS_TESTBED_DIR``."""
+    return Path(os.environ.get("GPUS_TESTBED_DIR") or "/var/cache/jupyterhub-gpuspawner/testbed")
+
+
+def engine_root() -> Path:
+    """Where the engine's root file system is (or will be)."""
+    return home() / "rootfs" / f"engine-{ENGINE_SUITE}"
+
+
+def base_tar() -> Path:
+    """Where the base image's file system is (or will be)."""
+    return home() / "rootfs" / f"{BASE_SUITE}.tar"
+
+
+def missing() -> str | None:
+    """Why the testbed can't run on this machine, as one line for a skip; None when it can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "the testbed needs root on Linux (namespaces, mounts, its own Docker engine)"
+    tools = ["ip", "unshare", "nsenter", "mount", "chroot"]
+    if not (engine_root().exists() and base_tar().exists()):
+        tools.append("debootstrap")
+    absent = [tool for tool in tools if shutil.which(tool) is None]
+    if absent:
+        return f"the testbed needs {', '.join(absent)}: apt-get install debootstrap iproute2"
+    return None
+
+
+def mirror() -> str:
+    return os.environ.get("DEBIAN_MIRROR") or "http://deb.debian.org/debian"
+
+
+def _security_mirror() -> str:
+    return os.environ.get("DEBIAN_SECURITY_MIRROR") or "http://deb.debian.org/debian-security"
+
+
+def proxies() -> dict[str, str]:
+    """Proxy variables for a command or an image build: the environment's, else apt's own."""
+    names = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    found = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if "http_proxy" not in found and shutil.which("apt-config"):
+        command = ["apt-config", "shell", "p", "Acquire::http::Proxy"]
+        line = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if "'" in line and (proxy := line.split("'")[1]) not in ("", "DIRECT"):
+            found["http_proxy"] = proxy
+    return found
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Only one process at a time works on what ``name`` stands for."""
+    home().mkdir(parents=True, exist_ok=True)
+    with open(home() / f"{name}.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _debootstrap(suite: str, target: Path, include: tuple[str, ...] = ()) -> None:
+    """Make a minimal Debian in ``target``; the log lies beside it."""
+    command = ["debootstrap", "--variant=minbase"]
+    if include:
+        command.append(f"--include={','.join(include)}")
+    command += [suite, str(target), mirror()]
+    if not (_SCRIPTS / suite).exists():
+        # An older debootstrap: newer suites are made as Debian's development suite is.
+        command.append(str(_SCRIPTS / "sid"))
+    log = target.with_suffix(".log")
+    with open(log, "w") as output:
+        code = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **proxies()},
+            check=False,
+        ).returncode
+    if code != 0:
+        tail = log.read_text(errors="replace").splitlines()[-3:]
+        raise RuntimeError(f"debootstrap {suite} from {mirror()} failed: {' | '.join(tail)}")
+
+
+def _clean(root: Path) -> None:
+    """Take away what apt can fetch again."""
+    for folder in ("var/cache/apt/archives", "var/lib/apt/lists"):
+        for entry in (root / folder).iterdir():
+            if entry.is_file():
+                entry.unlink()
+
+
+def ensure_engine_root() -> Path:
+    """The engine's root file system; made once (about 40 s, 500 MB)."""
+    root = engine_root()
+    with locked("engine-root"):
+        if root.exists():
+            return root
+        partial = root.with_name(root.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        _debootstrap(ENGINE_SUITE, partial, _ENGINE_PACKAGES)
+        _clean(partial)
+        for folder in _MOUNT_POINTS:
+            (partial / folder).mkdir(parents=True, exist_ok=True)
+        # Refuses at once: the engine must not wait for a registry that is not there.
+        (partial / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+        partial.rename(root)
+    return root
+
+
+def ensure_base_tar() -> Path:
+    """``debian:bookworm-slim`` as a tar that an engine can import; made once (about 30 s)."""
+    tar = base_tar()
+    with locked("base-tar"):
+        if tar.exists():
+            return tar
+        root = tar.with_suffix(".partial")
+        shutil.rmtree(root, ignore_errors=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        _debootstrap(BASE_SUITE, root)
+        _clean(root)
+        (root / "etc/apt/sources.list").write_text(
+            f"deb {mirror()} {BASE_SUITE} main\n"
+            f"deb {mirror()} {BASE_SUITE}-updates main\n"
+            f"deb {_security_mirror()} {BASE_SUITE}-security main\n"
+        )
+        packed = tar.with_suffix(".tar.partial")
+        subprocess.run(["tar", "--numeric-owner", "-C", root, "-cf", packed, "."], check=True)
+        shutil.rmtree(root)
+        packed.rename(tar)
+    return tar
