@@ -1,0 +1,335 @@
+/* A small libnvidia-ml.so.1 for tests: what it answers is read from the file that
+ * $FAKE_NVML_SCENARIO names. It keeps the real library's constraints: nothing before nvmlInit,
+ * buffer sizes, struct versions, no utilisation and no recovery data on MIG instances.
+ *
+ * One thing per line, fields separated by '|', '#' begins a comment:
+ *
+ *   init|code=9                              nvmlInit fails
+ *   gpu|uuid=GPU-a|name=NVIDIA A100|total=N|used=N|reserved=N|util=N|mig=1|mig_pending=1
+ *      |recovery=1|remap_pending=1|remap_failed=1|retire_pending=1
+ *   mig|gpu=0|uuid=MIG-a|name=...|total=N|used=N
+ *   process|gpu=0|pid=N|memory=N             ... or process|mig=0|... (number of the mig line)
+ *   fail|call=nvmlDeviceGetName|gpu=0|code=15     that call fails for that GPU; gpu=-1: all
+ *   hang|call=nvmlDeviceGetCount_v2          that call never returns
+ *   crash|call=nvmlDeviceGetCount_v2         that call ends the process with SIGSEGV
+ *
+ * With -DOLD_DRIVER the functions that drivers before 510 lack are left out.
+ * Numbers and structs follow nvml.h; see the binding, nvidia-ml-py.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7, VERSION_MISMATCH = 25, UNKNOWN = 999
+};
+enum { MAX = 64, TEXT = 96, FI_RECOVERY_ACTION = 230, VALUE_UNSIGNED_INT = 1 };
+
+typedef int ret;
+typedef unsigned int uint;
+typedef unsigned long long u64;
+
+typedef struct device {
+    int gpu, is_mig;
+    char uuid[TEXT], name[TEXT];
+    u64 total, used, reserved;
+    int util, mig, mig_pending, recovery, remap_pending, remap_failed, retire_pending;
+} device;
+typedef struct { int on_mig, device; uint pid; u64 memory; } process;
+typedef struct { char call[TEXT]; int gpu, code; char what; } fault;
+
+typedef struct { uint pid; u64 memory; uint gpu_instance, compute_instance; } process_info;
+typedef struct { u64 total, free, used; } memory_v1;
+typedef struct { uint version; u64 total, reserved, free, used; } memory_v2;
+typedef struct { uint gpu, memory; } utilisation;
+typedef struct {
+    uint field, scope;
+    long long timestamp, latency;
+    uint value_type;
+    int result;
+    union { double d; uint u; u64 ull; } value;
+} field_value;
+
+static device gpus[MAX], migs[MAX];
+static process processes[MAX];
+static fault faults[MAX];
+static int n_gpus, n_migs, n_processes, n_faults, init_code, initialised;
+
+/* The value of "key=" in a line, copied to text; "" where it is absent. */
+static const char *get(const char *line, const char *key, char *text) {
+    size_t length = strlen(key);
+    const char *at = line;
+    text[0] = 0;
+    while ((at = strchr(at, '|')) != NULL) {
+        at++;
+        if (strncmp(at, key, length) == 0 && at[length] == '=') {
+            size_t i = 0;
+            for (at += length + 1; *at && *at != '|' && *at != '\n' && i < TEXT - 1; at++)
+                text[i++] = *at;
+            text[i] = 0;
+            break;
+        }
+    }
+    return text;
+}
+
+static u64 number(const char *line, const char *key) {
+    char text[TEXT];
+    return strtoull(get(line, key, text), NULL, 10);
+}
+
+static void read_device(const char *line, device *d, int is_mig) {
+    memset(d, 0, sizeof *d);
+    d->is_mig = is_mig;
+    d->gpu = is_mig ? (int)number(line, "gpu") : n_gpus;
+    get(line, "uuid", d->uuid);
+    get(line, "name", d->name);
+    d->total = number(line, "total");
+    d->used = number(line, "used");
+    d->reserved = number(line, "reserved");
+    d->util = (int)number(line, "util");
+    d->mig = (int)number(line, "mig");
+    d->mig_pending = (int)number(line, "mig_pending");
+    d->recovery = (int)number(line, "recovery");
+    d->remap_pending = (int)number(line, "remap_pending");
+    d->remap_failed = (int)number(line, "remap_failed");
+    d->retire_pending = (int)number(line, "retire_pending");
+}
+
+static void read_line(const char *line) {
+    char text[TEXT];
+    if (n_gpus >= MAX || n_migs >= MAX || n_processes >= MAX || n_faults >= MAX) abort();
+    if (strncmp(line, "init|", 5) == 0) {
+        init_code = (int)number(line, "code");
+    } else if (strncmp(line, "gpu|", 4) == 0) {
+        read_device(line, &gpus[n_gpus], 0);
+        n_gpus++;
+    } else if (strncmp(line, "mig|", 4) == 0) {
+        read_device(line, &migs[n_migs++], 1);
+    } else if (strncmp(line, "process|", 8) == 0) {
+        process *p = &processes[n_processes++];
+        p->on_mig = *get(line, "mig", text) != 0;
+        p->device = (int)number(line, p->on_mig ? "mig" : "gpu");
+        p->pid = (uint)number(line, "pid");
+        p->memory = *get(line, "memory", text) ? number(line, "memory") : (u64)-1;
+    } else if (*line == 'f' || *line == 'h' || *line == 'c') {
+        fault *f = &faults[n_faults++];
+        f->what = *line;
+        get(line, "call", f->call);
+        f->gpu = *get(line, "gpu", text) ? atoi(text) : -1;
+        f->code = (int)number(line, "code");
+    } else if (*line != '#' && *line != '\n') {
+        fprintf(stderr, "fakenvml: what is this? %s", line);
+        abort();
+    }
+}
+
+static void read_scenario(void) {
+    const char *path = getenv("FAKE_NVML_SCENARIO");
+    char line[1024];
+    FILE *file = path ? fopen(path, "r") : NULL;
+    if (file == NULL) {
+        fprintf(stderr, "fakenvml: FAKE_NVML_SCENARIO names no readable file\n");
+        abort();
+    }
+    n_gpus = n_migs = n_processes = n_faults = init_code = 0;
+    while (fgets(line, sizeof line, file)) read_line(line);
+    fclose(file);
+}
+
+/* What every call does first: state, handle, faults. */
+static ret enter(const char *call, const device *d) {
+    if (!initialised) return UNINITIALIZED;
+    for (int i = 0; i < n_faults; i++) {
+        const fault *f = &faults[i];
+        if (strcmp(f->call, call) != 0) continue;
+        if (f->gpu >= 0 && (d == NULL || d->gpu != f->gpu)) continue;
+        if (f->what == 'h') for (;;) pause();
+        if (f->what == 'c') raise(SIGSEGV);
+        return f->code;
+    }
+    return OK;
+}
+
+static ret enter_device(const char *call, const device *d) {
+    int known = (d >= gpus && d < gpus + n_gpus) || (d >= migs && d < migs + n_migs);
+    if (!initialised) return UNINITIALIZED;
+    return known ? enter(call, d) : INVALID_ARGUMENT;
+}
+
+#define ENTER() do { ret r_ = enter(__func__, NULL); if (r_ != OK) return r_; } while (0)
+#define ENTER_DEVICE(d) \
+    do { ret r_ = enter_device(__func__, (d)); if (r_ != OK) return r_; } while (0)
+
+static ret copy(const char *from, char *to, uint size) {
+    if (to == NULL) return INVALID_ARGUMENT;
+    if (strlen(from) + 1 > size) return INSUFFICIENT_SIZE;
+    strcpy(to, from);
+    return OK;
+}
+
+ret nvmlInitWithFlags(uint flags) {
+    (void)flags;
+    if (initialised == 0) read_scenario();
+    if (init_code != OK) return init_code;
+    initialised++;
+    return enter(__func__, NULL);
+}
+
+ret nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+
+ret nvmlShutdown(void) {
+    ENTER();
+    initialised--;
+    return OK;
+}
+
+const char *nvmlErrorString(ret code) { return code == OK ? "The operation was successful" : "Fake"; }
+
+ret nvmlSystemGetDriverVersion(char *version, uint size) {
+    ENTER();
+    return copy("570.00.fake", version, size);
+}
+
+ret nvmlDeviceGetCount_v2(uint *count) {
+    ENTER();
+    *count = (uint)n_gpus;
+    return OK;
+}
+
+ret nvmlDeviceGetHandleByIndex_v2(uint index, device **handle) {
+    if (!initialised) return UNINITIALIZED;
+    if (index >= (uint)n_gpus) return INVALID_ARGUMENT;
+    ENTER_DEVICE(&gpus[index]);
+    *handle = &gpus[index];
+    return OK;
+}
+
+ret nvmlDeviceGetUUID(device *d, char *uuid, uint size) {
+    ENTER_DEVICE(d);
+    return copy(d->uuid, uuid, size);
+}
+
+ret nvmlDeviceGetName(device *d, char *name, uint size) {
+    ENTER_DEVICE(d);
+    return copy(d->name, name, size);
+}
+
+ret nvmlDeviceGetMemoryInfo(device *d, memory_v1 *memory) {
+    ENTER_DEVICE(d);
+    /* this version counts what the driver reserves as used */
+    memory->total = d->total;
+    memory->used = d->used + d->reserved;
+    memory->free = d->total - memory->used;
+    return OK;
+}
+
+ret nvmlDeviceGetCudaComputeCapability(device *d, int *major, int *minor) {
+    ENTER_DEVICE(d);
+    *major = 8;
+    *minor = 0;
+    return OK;
+}
+
+ret nvmlDeviceGetMigMode(device *d, uint *current, uint *pending) {
+    ENTER_DEVICE(d);
+    if (d->is_mig || strstr(d->name, "A100") == NULL) return NOT_SUPPORTED;
+    *current = (uint)d->mig;
+    *pending = (uint)(d->mig_pending ? !d->mig : d->mig);
+    return OK;
+}
+
+ret nvmlDeviceGetMaxMigDeviceCount(device *d, uint *count) {
+    ENTER_DEVICE(d);
+    *count = d->mig ? 7 : 0;
+    return OK;
+}
+
+ret nvmlDeviceGetMigDeviceHandleByIndex(device *d, uint index, device **handle) {
+    ENTER_DEVICE(d);
+    if (!d->mig) return NOT_SUPPORTED;
+    if (index >= 7) return INVALID_ARGUMENT;
+    for (int i = 0; i < n_migs; i++)
+        if (migs[i].gpu == d->gpu && index-- == 0) {
+            *handle = &migs[i];
+            return OK;
+        }
+    return NOT_FOUND;
+}
+
+ret nvmlDeviceGetUtilizationRates(device *d, utilisation *rates) {
+    ENTER_DEVICE(d);
+    if (d->is_mig || d->mig) return NOT_SUPPORTED;
+    rates->gpu = (uint)d->util;
+    rates->memory = 0;
+    return OK;
+}
+
+static ret list_processes(device *d, uint *count, process_info *infos) {
+    uint room = *count, n = 0;
+    int place = (int)(d - (d->is_mig ? migs : gpus));
+    for (int i = 0; i < n_processes; i++) {
+        const process *p = &processes[i];
+        if (p->on_mig != d->is_mig || p->device != place) continue;
+        if (n < room) infos[n] = (process_info){p->pid, p->memory, (uint)-1, (uint)-1};
+        n++;
+    }
+    *count = n;
+    return n > room ? INSUFFICIENT_SIZE : OK;
+}
+
+ret nvmlDeviceGetComputeRunningProcesses_v2(device *d, uint *count, process_info *infos) {
+    ENTER_DEVICE(d);
+    return list_processes(d, count, infos);
+}
+
+ret nvmlDeviceGetRetiredPagesPendingStatus(device *d, uint *pending) {
+    ENTER_DEVICE(d);
+    /* GPUs that remap rows have no retired pages */
+    if (d->is_mig || strstr(d->name, "A100") != NULL) return NOT_SUPPORTED;
+    *pending = (uint)d->retire_pending;
+    return OK;
+}
+
+ret nvmlDeviceGetRemappedRows(device *d, uint *corrected, uint *uncorrected, uint *pending,
+                              uint *failed) {
+    ENTER_DEVICE(d);
+    if (d->is_mig || strstr(d->name, "A100") == NULL) return NOT_SUPPORTED;
+    *corrected = *uncorrected = 0;
+    *pending = (uint)d->remap_pending;
+    *failed = (uint)d->remap_failed;
+    return OK;
+}
+
+#ifndef OLD_DRIVER
+ret nvmlDeviceGetMemoryInfo_v2(device *d, memory_v2 *memory) {
+    ENTER_DEVICE(d);
+    if (memory->version != (2u << 24 | sizeof *memory)) return VERSION_MISMATCH;
+    memory->total = d->total;
+    memory->reserved = d->reserved;
+    memory->used = d->used;
+    memory->free = d->total - d->used - d->reserved;
+    return OK;
+}
+
+ret nvmlDeviceGetComputeRunningProcesses_v3(device *d, uint *count, process_info *infos) {
+    ENTER_DEVICE(d);
+    return list_processes(d, count, infos);
+}
+
+ret nvmlDeviceGetFieldValues(device *d, int count, field_value *values) {
+    ENTER_DEVICE(d);
+    if (count < 1 || values == NULL) return INVALID_ARGUMENT;
+    for (int i = 0; i < count; i++) {
+        values[i].result = NOT_SUPPORTED;
+        if (values[i].field != FI_RECOVERY_ACTION || d->is_mig) continue;
+        values[i].result = OK;
+        values[i].value_type = VALUE_UNSIGNED_INT;
+        values[i].value.u = (uint)d->recovery;
+    }
+    return OK;
+}
+#endif
