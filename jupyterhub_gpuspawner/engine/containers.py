@@ -1,0 +1,241 @@
+"""The verbs: create, start, stop, remove, pull; each may be repeated.
+
+"Already there" and "already gone" are successes. Functions take a client and block: run them in
+the pool under the server's key. Docker's errors come out as they are; the pool translates them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import docker
+import docker.errors
+
+from ..errors import EngineConflict, EngineUnknown, ImageMissing
+from . import labels
+from .faults import explain, says_gone
+from .observe import Observation, from_inspect, observe
+
+#: seconds to wait for a removal that is in progress, and between two looks at it
+REMOVAL_LIMIT = 30.0
+REMOVAL_PAUSE = 0.1
+#: the most characters of log that an exit report carries
+LONGEST_TAIL = 4000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerSpec:
+    """What to create."""
+
+    name: str
+    image: str
+    #: :func:`~.labels.server_labels`
+    labels: Mapping[str, str]
+    #: keywords of ``create_host_config``
+    host: Mapping[str, Any] = field(default_factory=dict)
+    #: other keywords of ``create_container``: command, environment, networking_config …
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExitReport:
+    """How a container ended, read before it is removed."""
+
+    #: None = it runs, or never ran
+    exit_code: int | None
+    #: the kernel killed a process of it for memory
+    oom: bool
+    #: Docker's text of the time (UTC); empty = it did not end
+    finished_at: str
+    #: the last lines of its output
+    log_tail: str
+    #: why it could not be started, in the engine's words
+    error: str
+
+
+def create(client: docker.DockerClient, spec: ContainerSpec) -> str:
+    """Create a container and return its id.
+
+    If one of this name is there already, and was made for the same lease and never started, it
+    is taken: an earlier call's answer was lost.
+
+    Raises
+    ------
+    EngineConflict
+        The name is taken by another container. It is left as it is.
+    ImageMissing, docker.errors.APIError
+        The engine refused.
+    """
+    try:
+        answer = client.api.create_container(
+            image=spec.image,
+            name=spec.name,
+            labels=dict(spec.labels),
+            host_config=client.api.create_host_config(**spec.host),
+            **spec.options,
+        )
+    except docker.errors.APIError as error:
+        if error.status_code != 409:
+            raise
+        return _take_over(client, spec, error)
+    return str(answer["Id"])
+
+
+def start(client: docker.DockerClient, container_id: str) -> None:
+    """Start a container once. One that was started before stays as it is, even if it ended.
+
+    Docker would start an ended one again, with devices that may be somebody else's by now.
+    """
+    seen = observe(client, container_id)
+    if seen is None or not seen.started:
+        client.api.start(container_id)  # a missing one: Docker's own 404
+
+
+def stop(client: docker.DockerClient, container_id: str, grace: int = 10) -> None:
+    """Ask the main process to end, and kill it after ``grace`` seconds. Gone is a success."""
+    try:
+        client.api.stop(container_id, timeout=grace)
+    except docker.errors.NotFound as error:
+        if not says_gone(error):
+            raise
+
+
+def remove(
+    client: docker.DockerClient,
+    container_id: str,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Remove a container (killed if it runs) with its anonymous volumes, and see it gone.
+
+    Raises
+    ------
+    EngineUnknown
+        It is being removed, and still there after :data:`REMOVAL_LIMIT` seconds.
+    """
+    try:
+        client.api.remove_container(container_id, v=True, force=True)
+        return
+    except docker.errors.APIError as error:
+        if says_gone(error):
+            return
+        if error.status_code != 409 or "in progress" not in explain(error).lower():
+            raise
+    for _ in range(round(REMOVAL_LIMIT / REMOVAL_PAUSE)):
+        if observe(client, container_id) is None:
+            return
+        sleep(REMOVAL_PAUSE)
+    raise EngineUnknown(f"container {container_id}: still being removed after {REMOVAL_LIMIT:g} s")
+
+
+def exit_report(
+    client: docker.DockerClient, container_id: str, lines: int = 20
+) -> ExitReport | None:
+    """Read how a container ended and its last ``lines`` of log; None = no such container."""
+    try:
+        info = cast("dict[str, Any]", client.api.inspect_container(container_id))
+        tail = _log_tail(client, container_id, lines)
+    except docker.errors.NotFound as error:
+        if says_gone(error):
+            return None
+        raise
+    seen = from_inspect(info)
+    finished = str(info["State"].get("FinishedAt") or "")
+    return ExitReport(
+        exit_code=seen.exit_code,
+        oom=seen.oom,
+        finished_at="" if finished.startswith("0001-") or seen.live else finished,
+        log_tail=tail,
+        error=str(info["State"].get("Error") or ""),
+    )
+
+
+def name_taken(client: docker.DockerClient, name: str) -> Observation | None:
+    """Return the container that has this name, whoever made it; None = the name is free."""
+    return observe(client, name)
+
+
+def image_present(client: docker.DockerClient, ref: str) -> bool:
+    """Whether the engine has the image. An error is not "no"."""
+    try:
+        client.api.inspect_image(ref)
+    except docker.errors.ImageNotFound:
+        return False
+    return True
+
+
+def pull(
+    client: docker.DockerClient, ref: str, progress: Callable[[str], None] | None = None
+) -> None:
+    """Pull an image through the daemon, which uses its own mirrors, proxy and certificates.
+
+    Parameters
+    ----------
+    progress:
+        Called with a short line ("3 of 7 layers") when it changes, in this thread.
+
+    Raises
+    ------
+    ImageMissing
+        The registry does not have it or does not let us in; the daemon's words are in the log.
+    """
+    layers: dict[str, bool] = {}
+    said = ""
+    try:
+        for message in client.api.pull(ref, stream=True, decode=True):
+            if message.get("error"):
+                raise _not_pulled(ref, str(message["error"]))
+            line = _count_layers(layers, message)
+            if progress is not None and line and line != said:
+                said = line
+                progress(line)
+    except docker.errors.APIError as error:
+        raise _not_pulled(ref, explain(error) or str(error)) from error
+
+
+def _take_over(
+    client: docker.DockerClient, spec: ContainerSpec, error: docker.errors.APIError
+) -> str:
+    """Return the id of the container that an earlier try made, or refuse."""
+    holder = name_taken(client, spec.name)
+    if holder is None:
+        raise error
+    have, want = holder.identity, labels.parse(spec.labels)
+    if want is not None and have == want and not holder.started:
+        return holder.container_id
+    whose = f"lease {have.lease} of {have.display}" if have else "something that is not ours"
+    raise EngineConflict(
+        f"container name {spec.name} is taken by {holder.container_id[:12]} ({whose}, "
+        f"{holder.state}); left as it is",
+        "Something else on the machine has your server's name. Please tell your administrator.",
+    )
+
+
+def _log_tail(client: docker.DockerClient, container_id: str, lines: int) -> str:
+    try:
+        raw = client.api.logs(container_id, stdout=True, stderr=True, tail=lines)
+    except docker.errors.APIError as error:
+        if says_gone(error):
+            raise
+        return ""  # a log driver that can't be read back: the report goes without
+    return bytes(raw).decode("utf-8", "replace")[-LONGEST_TAIL:].strip()
+
+
+def _count_layers(layers: dict[str, bool], message: Mapping[str, Any]) -> str:
+    """Keep count of the layers; return "3 of 7 layers", or nothing before the first."""
+    status, layer = str(message.get("status") or ""), str(message.get("id") or "")
+    if status == "Pulling fs layer":
+        layers.setdefault(layer, False)
+    elif status in ("Already exists", "Pull complete"):
+        layers[layer] = True
+    return f"{sum(layers.values())} of {len(layers)} layers" if layers else ""
+
+
+def _not_pulled(ref: str, words: str) -> ImageMissing:
+    return ImageMissing(
+        f"image {ref}: not on the engine, and pulling it failed: {words}",
+        f"The image {ref} can't be fetched. Please tell your administrator.",
+    )

@@ -1,0 +1,55 @@
+"""Whose engine this is: one scheduler's ledger for each engine.
+
+Two ledgers that grant the devices of one machine would each be right and together wrong. So a
+ledger claims an engine with a volume: volumes outlive containers, restarts and upgrades.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import docker
+import docker.errors
+
+from ..errors import EngineConflict
+from . import labels
+from .labels import Kind
+
+#: name of the volume that says which ledger owns the engine
+OWNER_VOLUME = "gpus-owner"
+
+
+def claim_engine(client: docker.DockerClient, ledger_id: str) -> None:
+    """Claim the engine for a ledger, or see that it is claimed already. May be repeated.
+
+    Docker answers a create for an existing name with the existing volume and its labels, under
+    a lock of its own: of two ledgers that ask at once exactly one reads its own id.
+
+    Raises
+    ------
+    EngineConflict
+        Another ledger owns the engine (its id is in the text), or the volume isn't one of ours.
+    """
+    wanted = labels.owner_labels(ledger_id)
+    client.api.create_volume(name=OWNER_VOLUME, labels=wanted)
+    holder = engine_owner(client)
+    if holder != ledger_id:
+        whose = f"ledger {holder}" if holder else "something that is not a scheduler's ledger"
+        raise EngineConflict(
+            f"this Docker engine belongs to {whose}, not to ledger {ledger_id}: nothing is "
+            f"granted on it. If that installation is gone, stop its containers and run "
+            f"'docker volume rm {OWNER_VOLUME}'",
+            "The machine's GPUs belong to another installation. Please tell your administrator.",
+        )
+
+
+def engine_owner(client: docker.DockerClient) -> str | None:
+    """Return the id of the ledger that owns the engine; None = nobody, or not a ledger of ours."""
+    try:
+        volume = cast("dict[str, Any]", client.api.inspect_volume(OWNER_VOLUME))
+    except docker.errors.NotFound:
+        return None
+    found: dict[str, str] = volume.get("Labels") or {}
+    if found.get(labels.KIND) != Kind.OWNER.value:
+        return None
+    return found.get(labels.LEDGER) or None
