@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from . import fields
 
@@ -148,6 +148,17 @@ class UnlistedChoice(Strict):
     #: settings; texts may hold ``{value}``, and are checked when a user has given one
     spawner_override: dict[str, Any] = {}
 
+    @field_validator("spawner_override")
+    @classmethod
+    def _fits_but_for_the_text(cls, override: dict[str, Any]) -> dict[str, Any]:
+        """What can be known before a user gives a text: words, fixed values, variables' names."""
+        Overrides.model_validate(dict.fromkeys(override))
+        Overrides.model_validate({w: v for w, v in override.items() if not _has_placeholder(v)})
+        names = override.get("environment")
+        if isinstance(names, Mapping):
+            Overrides.model_validate({"environment": dict.fromkeys(names, "")})
+        return override
+
     @model_validator(mode="after")
     def _complete(self) -> UnlistedChoice:
         if not self.enabled:
@@ -158,13 +169,6 @@ class UnlistedChoice(Strict):
             raise ValueError(
                 'spawner_override is missing: say what the text sets, such as {"image": "{value}"}'
             )
-        fixed = {k: v for k, v in self.spawner_override.items() if not _has_placeholder(v)}
-        Overrides.model_validate(fixed)
-        # the words of the others; their values are known only at a spawn
-        Overrides.model_validate(dict.fromkeys(self.spawner_override))
-        names = self.spawner_override.get("environment")
-        if isinstance(names, Mapping):
-            Overrides.model_validate({"environment": dict.fromkeys(names, "")})
         return self
 
     def fill(self, text: str) -> Overrides:

@@ -53,9 +53,6 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     problem = error.errors(include_url=False)[0]
     path = ".".join(str(part)[:60] for part in problem["loc"])
     cause = problem.get("ctx", {}).get("error")
-    if isinstance(cause, ValidationError):  # of a model inside a validator
-        inner, text = first_problem(cause)
-        return ".".join(filter(None, (path, inner))), text
     if problem["type"] == "missing":
         text = "is missing"
     else:
