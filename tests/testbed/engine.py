@@ -12,12 +12,10 @@ a later ``start`` or ``stop`` (of any process) works from there.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,13 +23,9 @@ from typing import Any
 
 import docker
 
-from tests.testbed import processes, rootfs
+from tests.testbed import config, host, processes, rootfs
 from tests.testbed.processes import Process
 
-#: Containers of the default bridge get addresses from a /24 in here, one per engine.
-BRIDGE_RANGE = ipaddress.ip_network("10.78.0.0/16")
-#: Networks that tests create get addresses from here.
-NETWORK_RANGE = "10.79.0.0/16"
 START_SECONDS = 60.0
 
 #: Runs in the new namespaces; all mounts vanish with them.
@@ -80,22 +74,6 @@ def _read_state(path: Path) -> State | None:
     data["daemon"] = Process(**data["daemon"])
     state = State(**data)
     return state if state.boot_id == processes.boot_id() else None
-
-
-def _ip(*arguments: str) -> str:
-    return subprocess.run(["ip", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def _free_gateway(seed: int) -> str:
-    """The first address of a /24 that no route of this machine touches."""
-    routes = [entry["dst"] for entry in json.loads(_ip("-j", "-4", "route"))]
-    taken = [ipaddress.ip_network(dst) for dst in routes if dst != "default"]
-    subnets = list(BRIDGE_RANGE.subnets(new_prefix=24))
-    for offset in range(len(subnets)):
-        subnet = subnets[(seed + offset) % len(subnets)]
-        if not any(subnet.overlaps(other) for other in taken):
-            return str(subnet[1])
-    raise EngineError(f"no free /24 left in {BRIDGE_RANGE}")
 
 
 class Engine:
@@ -151,8 +129,8 @@ class Engine:
                 return False
             self._tear_down(state)
             self._make_folders()
-            gateway = self._make_bridge()
-            self._write_config(gateway)
+            gateway = host.make_bridge(self.tag, self._seed)
+            self._write_config()
             self.write_cdi(self.devices)
             holder = self._start_node(root)
             namespace = processes.mount_namespace(holder.pid)
@@ -240,32 +218,9 @@ class Engine:
     # --- parts ---
 
     def write_cdi(self, devices: int) -> None:
-        """Offer this many simulated devices through CDI; the daemon looks again by itself.
-
-        As with real GPUs there is one name per device, and ``all``.
-        """
-        edits = [
-            {
-                "deviceNodes": [{"path": f"/dev/nvidia{k}", "hostPath": "/dev/null"}],
-                "mounts": [
-                    {
-                        "hostPath": "/dev/null",
-                        "containerPath": f"/run/gpus/SIMULATED-{self.node}-{k}",
-                        "options": ["ro", "bind"],
-                    }
-                ],
-            }
-            for k in range(devices)
-        ]
-        named = [
-            {"name": f"SIMULATED-{self.node}-{k}", "containerEdits": edit}
-            for k, edit in enumerate(edits)
-        ]
-        if edits:
-            together = {key: [one for e in edits for one in e[key]] for key in edits[0]}
-            named.append({"name": "all", "containerEdits": together})
-        spec = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": named}
-        (self.folder / "cdi" / "nvidia.json").write_text(json.dumps(spec, indent=1))
+        """Offer the first ``devices`` of our devices through CDI; the daemon looks again itself."""
+        ids = self.device_ids[:devices]
+        (self.folder / "cdi" / "nvidia.json").write_text(json.dumps(config.cdi_spec(ids), indent=1))
 
     def _started(self) -> State:
         state = _read_state(self._state_file)
@@ -288,34 +243,10 @@ class Engine:
             (self.folder / "run" / stale).unlink(missing_ok=True)
         self._log.write_text("")
 
-    def _make_bridge(self) -> str:
-        gateway = _free_gateway(self._seed)
-        _ip("link", "add", self.tag, "type", "bridge")
-        _ip("addr", "add", f"{gateway}/24", "dev", self.tag)
-        _ip("link", "set", self.tag, "up")
-        return gateway
-
-    def _write_config(self, gateway: str) -> None:
-        # Containers (and image builds) get the host's resolvers; the daemon itself has none.
-        lines = Path("/etc/resolv.conf").read_text().splitlines()
-        config = {
-            "hosts": ["unix:///out/docker.sock"],
-            "data-root": "/data",
-            "pidfile": "/out/docker.pid",
-            "features": {"cdi": True},
-            "cdi-spec-dirs": ["/etc/cdi"],
-            "bridge": self.tag,
-            "default-address-pools": [{"base": NETWORK_RANGE, "size": 26}],
-            "dns": [line.split()[1] for line in lines if line.startswith("nameserver ")],
-            # The host's firewall and forwarding belong to the host.
-            "iptables": False,
-            "ip6tables": False,
-            "ip-forward": False,
-            "ip-masq": False,
-            "cgroup-parent": f"/{self.tag}",
-            "shutdown-timeout": 3,
-        }
-        (self.folder / "etc" / "daemon.json").write_text(json.dumps(config, indent=1))
+    def _write_config(self) -> None:
+        resolvers = config.resolvers(Path("/etc/resolv.conf").read_text())
+        settings = config.daemon_config(self.tag, resolvers)
+        (self.folder / "etc" / "daemon.json").write_text(json.dumps(settings, indent=1))
 
     def _start_node(self, root: Path) -> Process:
         holder = processes.spawn(
@@ -335,8 +266,9 @@ class Engine:
 
     def _spawn_daemon(self, holder: Process) -> Process:
         spaces = f"/proc/{holder.pid}/ns"
-        # A killed daemon that nobody reaped yet would pass for a running one.
-        (self.folder / "run" / "docker.pid").unlink(missing_ok=True)
+        root = Path(f"/proc/{holder.pid}/root", *(self.folder / "root").parts[1:])
+        for record in ("out/docker.pid", "run/docker/containerd/containerd.pid"):
+            _forget_dead(root / record)
         # nsenter, chroot, env and dockerd replace each other, so this pid becomes the daemon's.
         return processes.spawn(
             [
@@ -383,9 +315,8 @@ class Engine:
             self._kill_members(state)
             state.holder.send(signal.SIGKILL)
             state.holder.wait_gone(10)
-        if (Path("/sys/class/net") / self.tag).exists():
-            _ip("link", "del", self.tag)
-        _remove_control_groups(self.tag)
+        host.remove_bridge(self.tag)
+        host.remove_control_groups(self.tag)
         self._state_file.unlink(missing_ok=True)
 
     def _kill_members(self, state: State) -> None:
@@ -399,12 +330,12 @@ class Engine:
             time.sleep(0.05)
 
 
-def _remove_control_groups(name: str) -> None:
-    """Remove the empty control groups of an engine, in version 1 and version 2 hierarchies."""
-    base = Path("/sys/fs/cgroup")
-    for top in {base / name, *(folder / name for folder in base.iterdir() if folder.is_dir())}:
-        for folder, _, _ in os.walk(top, topdown=False):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                continue  # not empty yet: it costs nothing to leave it
+def _forget_dead(record: Path) -> None:
+    """Remove the pid file of a dead process: one that nobody reaped yet passes for running."""
+    try:
+        process = Process.of(int(record.read_text()))
+    except FileNotFoundError:
+        return
+    # containerd dies with its daemon, though not in the same instant.
+    if process is None or process.wait_gone(5):
+        record.unlink()

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 ENV = os.environ
 PREFIX = ENV.get("JUPYTERHUB_SERVICE_PREFIX", "/")
 PORT = urlsplit(ENV.get("JUPYTERHUB_SERVICE_URL", "")).port or 8888
-HELD = []  # memory that stays allocated
+HELD: list = []  # memory that stays allocated
 
 
 def end(code, text):

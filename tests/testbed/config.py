@@ -1,0 +1,57 @@
+"""What an engine of the testbed is told: its daemon.json and its CDI devices. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: Networks that tests create get addresses from here.
+NETWORK_RANGE = "10.79.0.0/16"
+
+
+def daemon_config(tag: str, resolvers: Sequence[str]) -> dict[str, Any]:
+    """The daemon's settings. ``tag`` names its bridge and its control group."""
+    return {
+        "hosts": ["unix:///out/docker.sock"],
+        "data-root": "/data",
+        "pidfile": "/out/docker.pid",
+        "features": {"cdi": True},
+        "cdi-spec-dirs": ["/etc/cdi"],
+        "bridge": tag,
+        "default-address-pools": [{"base": NETWORK_RANGE, "size": 26}],
+        # For containers and image builds; the daemon itself has no resolver.
+        "dns": list(resolvers),
+        # The host's firewall and forwarding belong to the host.
+        "iptables": False,
+        "ip6tables": False,
+        "ip-forward": False,
+        "ip-masq": False,
+        "cgroup-parent": f"/{tag}",
+        "shutdown-timeout": 3,
+    }
+
+
+def resolvers(resolv_conf: str) -> list[str]:
+    """The name servers in the text of a ``resolv.conf``."""
+    lines = (line.split() for line in resolv_conf.splitlines())
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+
+
+def cdi_spec(device_ids: Sequence[str]) -> dict[str, Any]:
+    """A CDI specification of simulated GPUs, with one name per device and ``all``, as real ones.
+
+    Each device is a device node ``/dev/nvidia<k>`` (the null device) and the marker file
+    ``/run/gpus/<id>``.
+    """
+    nodes = [{"path": f"/dev/nvidia{k}", "hostPath": "/dev/null"} for k in range(len(device_ids))]
+    markers = [
+        {"hostPath": "/dev/null", "containerPath": f"/run/gpus/{name}", "options": ["ro", "bind"]}
+        for name in device_ids
+    ]
+    devices = [
+        {"name": name, "containerEdits": {"deviceNodes": [node], "mounts": [marker]}}
+        for name, node, marker in zip(device_ids, nodes, markers, strict=True)
+    ]
+    if device_ids:
+        devices.append({"name": "all", "containerEdits": {"deviceNodes": nodes, "mounts": markers}})
+    return {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": devices}
