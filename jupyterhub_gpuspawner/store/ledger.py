@@ -222,15 +222,15 @@ class Ledger:
     def _settle(self, lost: CommitLost) -> None:
         """COMMIT failed. Raise the reason if it did not happen, :class:`LedgerUnknown` else."""
         name = self._database.name
-        commits = None
+        known, found = self._commits, None
         try:
             with self._database.transaction(write=True) as connection:
                 # PostgreSQL may still be at work on it: FOR UPDATE waits for the row
                 query = select(tables.meta.c.commits).with_for_update()
-                commits = connection.execute(query).scalar_one()
+                self._commits = found = connection.execute(query).scalar_one()
         except (LedgerError, CommitLost):
             pass
-        if commits == self._commits:
+        if found == known:
             raise _commit_error(lost, name) from lost
         raise LedgerUnknown(
             f"ledger {name}: the answer to a commit was lost ({lost.__cause__}); "
