@@ -26,8 +26,8 @@ def qualified(device_id: str) -> str:
     return f"{KIND}={device_id}"
 
 
-def names_in(directories: Iterable[Path | str]) -> frozenset[str]:
-    """Fully qualified names that the spec files in ``directories`` define.
+def names_in(directories: Iterable[Path | str], without: Path | None = None) -> frozenset[str]:
+    """Fully qualified names that the spec files in ``directories`` define, ``without`` one.
 
     For engines 25 to 28.1, which use CDI but don't list what they found. The directories are
     those of the engine's ``/info``; the answer is right only where the engine sees the same
@@ -42,7 +42,8 @@ def names_in(directories: Iterable[Path | str]) -> frozenset[str]:
     names: set[str] = set()
     for directory in directories:
         for path in _spec_files(Path(directory)):
-            names.update(_names(path))
+            if path != without:
+                names.update(_names(path))
     return frozenset(names)
 
 

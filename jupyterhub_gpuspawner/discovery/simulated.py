@@ -124,14 +124,25 @@ class SimulatedSource:
         """Define the devices for engines that read ``directory``. True where it changed.
 
         Only :meth:`cdi_path` is written, and only where it holds nothing but simulated
-        devices.
+        devices. Where other files define all of the devices already, nothing is written: an
+        engine takes a name that two files define as unknown.
 
         Raises
         ------
         DiscoveryError
-            The file can't be written, or somebody else's spec has that name.
+            The file can't be written, somebody else's spec has that name, or other files
+            define some of the devices.
         """
         path = self.cdi_path(directory)
+        names = {cdi.qualified(device.id) for device in self.devices}
+        elsewhere = names & cdi.names_in([directory], without=path)
+        if elsewhere == names:
+            return False
+        if elsewhere:
+            raise DiscoveryError(
+                f"another CDI spec in {directory} defines {min(elsewhere)!r}, but not all "
+                f"{len(names)} simulated GPUs of this node. Remove that spec"
+            )
         if not _is_ours(path):
             raise DiscoveryError(
                 f"{path} is not a CDI spec of simulated GPUs; it stays as it is. Move it away"

@@ -99,6 +99,16 @@ def test_a_foreign_file_of_that_name_is_left_alone(tmp_path, content):
     assert path.read_text() == content
 
 
+def test_devices_that_another_spec_defines_are_not_defined_twice(tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(cdi_spec(simulated_devices(2, "box"))))
+    assert source(2).write_cdi_spec(tmp_path) is False
+    assert list(tmp_path.iterdir()) == [other]
+    with pytest.raises(DiscoveryError, match=r"defines '.*=SIMULATED-box-0', but not all"):
+        source(3).write_cdi_spec(tmp_path)
+    assert list(tmp_path.iterdir()) == [other]
+
+
 def test_a_directory_that_can_not_be_made_is_an_error_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DiscoveryError, match="cdi-spec-dirs") as caught:
