@@ -36,16 +36,16 @@ def parse_memory(value: object) -> int:
         Not such a value, negative, or more than :data:`MAX_MEMORY`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{_show(value)} is not an amount of memory: {_MEMORY_FORMS}")
+        raise ValueError(f"{show_value(value)} is not an amount of memory: {_MEMORY_FORMS}")
     if isinstance(value, str):
         match = _MEMORY.fullmatch(value.strip())
         if match is None:
-            raise ValueError(f"{_show(value)} is not an amount of memory: {_MEMORY_FORMS}")
+            raise ValueError(f"{show_value(value)} is not an amount of memory: {_MEMORY_FORMS}")
         amount = float(match[1]) * _MEMORY_UNITS[match[2].upper()]
     else:
         amount = value
     if not 0 <= amount <= MAX_MEMORY:  # also False for nan
-        raise ValueError(f"{_show(value)} is not between 0 and {format_memory(MAX_MEMORY)}")
+        raise ValueError(f"{show_value(value)} is not between 0 and {format_memory(MAX_MEMORY)}")
     return int(amount)
 
 
@@ -58,10 +58,12 @@ def parse_duration(value: object) -> float:
         Not such a value, not above 0, or more than :data:`MAX_DURATION`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{_show(value)} is not a length of time: {_TIME_FORMS}")
+        raise ValueError(f"{show_value(value)} is not a length of time: {_TIME_FORMS}")
     seconds = _seconds(value) if isinstance(value, str) else value
     if not 0 < seconds <= MAX_DURATION:  # also False for nan
-        raise ValueError(f"{_show(value)} is not between 0 s and {format_duration(MAX_DURATION)}")
+        raise ValueError(
+            f"{show_value(value)} is not between 0 s and {format_duration(MAX_DURATION)}"
+        )
     return float(seconds)
 
 
@@ -95,6 +97,14 @@ def format_duration(seconds: float) -> str:
     return f"{_number(seconds)} s"
 
 
+def show_value(value: object) -> str:
+    """``repr`` of a value that was refused, short enough for one line of a log."""
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return "a number of more than 60 digits"  # repr of a huge int may itself raise
+    text = repr(value) if isinstance(value, (int, float, str)) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
 def _seconds(text: str) -> float:
     text = text.strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text, re.ASCII):
@@ -108,18 +118,10 @@ def _seconds(text: str) -> float:
         total += float(match[1]) * _TIME_UNITS[match[2][0].lower()]
         end = match.end()
     if not text or math.isnan(total):
-        raise ValueError(f"{_show(text)} is not a length of time: {_TIME_FORMS}")
+        raise ValueError(f"{show_value(text)} is not a length of time: {_TIME_FORMS}")
     return total
 
 
 def _number(amount: float) -> str:
     """At most one decimal, and none where it is 0."""
     return f"{amount:.1f}".removesuffix(".0")
-
-
-def _show(value: object) -> str:
-    """``repr``, short enough for one line of a log."""
-    if isinstance(value, int) and abs(value) >= 10**60:
-        return "a number of more than 60 digits"  # repr of a huge int may itself raise
-    text = repr(value) if isinstance(value, (int, float, str)) else type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -6,7 +6,6 @@ written as text, because an unlisted choice always is text.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated
 
@@ -25,7 +24,17 @@ _DECIMAL = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@+-]{0,254}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _URL_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?#{}-]{0,500}", re.ASCII)
-_ULIMIT = re.compile(r"[a-z]{2,16}", re.ASCII)
+
+#: Docker refuses a limit below these; 0 is no limit
+LEAST_MEMORY = 6 * 1024**2
+LEAST_CPUS = 0.01
+#: names that Docker knows
+ULIMITS = frozenset(
+    (
+        *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile"),
+        *("nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
+    )
+)
 
 
 def is_protected(name: str) -> bool:
@@ -57,9 +66,20 @@ def _cpus(value: object) -> float:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("must be a number of processors, such as 2 or 0.5")
-    if not 0 <= value <= 100_000 or math.isnan(value):
-        raise ValueError("must be between 0 and 100000 processors")
+    if value != 0 and not LEAST_CPUS <= value <= 100_000:  # also refuses nan
+        raise ValueError("must be 0 (no limit) or between 0.01 and 100000 processors")
     return float(value)
+
+
+def _limit(value: object) -> int:
+    size = parse_memory(value)
+    if 0 < size < LEAST_MEMORY:
+        raise ValueError("must be 0 (no limit) or at least 6M, the least that Docker takes")
+    return size
+
+
+def _swap(value: object) -> int:
+    return -1 if value in (-1, "-1") else parse_memory(value)
 
 
 def _sharing(value: object) -> Mode:
@@ -141,8 +161,10 @@ def _ulimits(value: object) -> dict[str, tuple[int, int]]:
 
 
 def _ulimit_name(name: object) -> str:
-    if not isinstance(name, str) or not _ULIMIT.fullmatch(name):
-        raise ValueError(f'{str(name)[:60]!r} is not the name of a ulimit, such as "nofile"')
+    if not isinstance(name, str) or name not in ULIMITS:
+        raise ValueError(
+            f"{str(name)[:60]!r} is not a ulimit; allowed: {', '.join(sorted(ULIMITS))}"
+        )
     return name
 
 
@@ -186,6 +208,8 @@ Count = Annotated[int, BeforeValidator(_count)]
 GPUs = Annotated[int, BeforeValidator(_gpus)]
 CPUs = Annotated[float, BeforeValidator(_cpus)]
 Memory = Annotated[int, BeforeValidator(parse_memory)]
+MemoryLimit = Annotated[int, BeforeValidator(_limit)]
+Swap = Annotated[int, BeforeValidator(_swap)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Sharing = Annotated[Mode, BeforeValidator(_sharing)]
 PlainText = Annotated[str, BeforeValidator(plain_text)]

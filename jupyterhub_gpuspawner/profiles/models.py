@@ -80,11 +80,11 @@ class Overrides(Strict):
     #: processors it is promised
     cpu_guarantee: fields.CPUs | None = None
     #: bytes or ``"8G"``; 0 = no limit
-    mem_limit: fields.Memory | None = None
+    mem_limit: fields.MemoryLimit | None = None
     #: bytes or ``"2G"`` it is promised
-    mem_guarantee: fields.Memory | None = None
-    #: bytes of swap on top of ``mem_limit``; 0 = none
-    swap: fields.Memory | None = None
+    mem_guarantee: fields.MemoryLimit | None = None
+    #: bytes of swap on top of ``mem_limit``; 0 = none, -1 = all the machine has
+    swap: fields.Swap | None = None
     #: processes and threads it may have; 0 = no limit
     pids_limit: fields.Count | None = None
     #: size of ``/dev/shm``, bytes or ``"1G"``

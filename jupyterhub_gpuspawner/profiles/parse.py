@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ConfigError
+from ..units import show_value
 from .models import Profile
 from .resolve import Profiles, merge
 
@@ -60,8 +61,8 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
         given = problem["input"]
         # memory and time name the value in their own text; an environment may hold secrets
         shown = isinstance(given, (str, int, float)) and not path.endswith("environment")
-        if shown and repr(given)[:50] not in text:
-            text = f"{repr(given)[:60]} {text}"
+        if shown and not text.startswith(show_value(given)):
+            text = f"{show_value(given)} {text}"
     return path, " ".join(text.split())
 
 

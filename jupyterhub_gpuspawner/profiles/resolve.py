@@ -53,7 +53,7 @@ class ResolvedProfile:
     #: bytes; 0 = no limit
     mem_limit: int | None = None
     mem_guarantee: int | None = None
-    #: bytes on top of ``mem_limit``
+    #: bytes on top of ``mem_limit``; -1 = all the machine has
     swap: int | None = None
     #: processes; 0 = no limit
     pids_limit: int | None = None

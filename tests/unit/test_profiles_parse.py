@@ -3,6 +3,8 @@
 import importlib.util
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jupyterhub_gpuspawner.errors import ConfigError
 from jupyterhub_gpuspawner.profiles import DEFAULT_PROFILE_LIST, parse_profiles
@@ -70,8 +72,8 @@ BAD = {
     "between 0 and 1024": override(gpus=1.5),
     "profile_list: profile \"Small\": spawner_override.gpu_sharing: 'half' must be one of "
     "exclusive, slots, mig": override(gpu_sharing="half"),
-    'profile_list: profile "Small": spawner_override.cpu_limit: -0.5 must be between 0 and 100000 '
-    "processors": override(cpu_limit=-0.5),
+    'profile_list: profile "Small": spawner_override.cpu_limit: -0.5 must be 0 (no limit) or '
+    "between 0.01 and 100000 processors": override(cpu_limit=-0.5),
     'profile_list: profile "Small": spawner_override.pids_limit: -1 must be a whole number between '
     "0 and 2147483647": override(pids_limit=-1),
     "profile_list: profile \"Small\": spawner_override.length: 'long' is not a length of time: use "
@@ -91,6 +93,29 @@ BAD = {
     'profile_list: profile "Small": spawner_override: mem_guarantee is above mem_limit': override(
         mem_limit="1G", mem_guarantee="2G"
     ),
+    "profile_list: profile \"Small\": spawner_override.ulimits: 'nofiles' is not a ulimit; "
+    "allowed: core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, "
+    "rttime, sigpending, stack": override(ulimits={"nofiles": 1}),
+    'profile_list: profile "Small": spawner_override.ulimits: must be a mapping, such as '
+    '{"nofile": [1024, 4096]}': override(ulimits=[1]),
+    "profile_list: profile \"Small\": spawner_override.mem_limit: '1M' must be 0 (no limit) or at "
+    "least 6M, the least that Docker takes": override(mem_limit="1M"),
+    'profile_list: profile "Small": spawner_override.environment: the value of A must be text': (
+        override(environment={"A": 1})
+    ),
+    "profile_list: profile \"Small\": spawner_override.cpu_limit: 'two' must be a number of "
+    "processors, such as 2 or 0.5": override(cpu_limit="two"),
+    "profile_list: profile \"Small\": spawner_override.gpu_model: '' must be a pattern on the "
+    'GPU\'s name, such as "*A100*"': override(gpu_model=""),
+    'profile_list: profile "Small": spawner_override.cmd: must hold only texts that are not '
+    "empty": override(cmd=["a", ""]),
+    f'profile_list: profile "Small": description: \'{"x" * 56}… must be at most 2000 printable '
+    "characters": [profile(description="x" * 10_000)],
+    'profile_list: profile "Small": spawner_override.gpus: a number of more than 60 digits must be '
+    "a whole number of GPUs between 0 and 1024": override(gpus=10**5000),
+    'profile_list: profile "Small": allowed_groups: must hold only group names': [
+        profile(allowed_groups=["a", 1])
+    ],
     # options
     'profile_list: profile "Small": profile_options.size: choices is empty: give at least one '
     "choice": option(),
@@ -143,7 +168,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("line", "profile_list"), BAD.items(), ids=lambda value: str(value)[-60:])
+@pytest.mark.parametrize(
+    ("line", "profile_list"),
+    BAD.items(),
+    ids=lambda value: value[-60:] if isinstance(value, str) else "",
+)
 def test_a_bad_profile_list_is_refused_with_one_clear_line(line, profile_list):
     with pytest.raises(ConfigError) as refusal:
         parse_profiles(profile_list)
@@ -202,8 +231,8 @@ def test_all_settings_are_read_with_their_units():
             cpu_limit=4,
             cpu_guarantee=0.5,
             mem_limit="8G",
-            mem_guarantee=1024,
-            swap=0,
+            mem_guarantee="6M",
+            swap=-1,
             pids_limit=500,
             shm_size="1G",
             ulimits={"nofile": 1024, "memlock": [-1, -1], "nproc": {"soft": 1, "hard": 2}},
@@ -222,8 +251,8 @@ def test_all_settings_are_read_with_their_units():
         "cpu_limit": 4.0,
         "cpu_guarantee": 0.5,
         "mem_limit": 8 * 1024**3,
-        "mem_guarantee": 1024,
-        "swap": 0,
+        "mem_guarantee": 6 * 1024**2,
+        "swap": -1,
         "pids_limit": 500,
         "shm_size": 1024**3,
         "ulimits": {"nofile": (1024, 1024), "memlock": (-1, -1), "nproc": (1, 2)},
@@ -272,6 +301,41 @@ def test_the_list_of_a_hub_without_one_is_good_and_begins_with_a_gpu():
     assert [p.slug for p in profiles.items] == ["gpu", "cpu"]
     assert profiles.resolve(None).gpus == 1
     assert profiles.resolve({"profile": "cpu"}).gpus == 0
+
+
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={
+        "mem_limit": st.sampled_from([0, 1, "6M", "8G", -1, "many", True]),
+        "mem_guarantee": st.sampled_from([0, 1, "6M", "1G", None]),
+        "swap": st.sampled_from([0, -1, "-1", "1G", True]),
+        "cpu_limit": st.sampled_from([0, 0.001, 0.01, 2, "0.5", float("nan")]),
+        "pids_limit": st.sampled_from([0, 1, -1, "100"]),
+        "shm_size": st.sampled_from([0, 1, "1G"]),
+        "ulimits": st.dictionaries(
+            st.sampled_from(["nofile", "core", "nofiles"]),
+            st.sampled_from([0, -1, [1, 2], [2, 1], [-1, 5], [5, -1], "5", {"soft": 1, "hard": 1}]),
+        ),
+    },
+)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jupyterhub_gpuspawner.engine.limits") is None,
+    reason="engine.limits is not there",
+)
+@given(LIMITS)
+def test_the_engine_takes_every_limit_that_a_profile_may_have(words):
+    from jupyterhub_gpuspawner.engine import limits
+
+    try:
+        resolved = parse_profiles(override(**words)).resolve(None)
+    except ConfigError:
+        return
+    names = ["mem_limit", "mem_guarantee", "cpu_limit", "pids_limit", "shm_size", "ulimits"]
+    names += ["swap"] if resolved.mem_limit else []
+    values = {name: getattr(resolved, name) for name in names}
+    limits.parse_limits({name: value for name, value in values.items() if value is not None})
 
 
 @pytest.mark.skipif(
