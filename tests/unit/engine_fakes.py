@@ -57,6 +57,8 @@ class ReplayEngine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.requests: list[str] = []
         #: bodies and queries of the same requests
         self.details: list[tuple[str, bytes]] = []
+        #: released once for each request
+        self.arrived = threading.Semaphore(0)
         self.closing = threading.Event()
         self.folder = Path(tempfile.mkdtemp(prefix="replay-"))
         super().__init__(str(self.folder / "s"), _Handler)
@@ -110,6 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         key = f"{self.command} {path}"
         self.server.requests.append(key)
         self.server.details.append((query, body))
+        self.server.arrived.release()
         self._send(self.server.answer(key))
 
     do_GET = do_POST = do_DELETE = do_HEAD = do_PUT = _any
