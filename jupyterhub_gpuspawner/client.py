@@ -1,0 +1,288 @@
+"""The spawner's view of the scheduler service: ask and wait, bind, report.
+
+Every call says what it knows. A service that does not answer is never taken for a no:
+:meth:`SchedulerClient.request` retries for as long as the user waits, the others raise
+:class:`~jupyterhub_gpuspawner.errors.SchedulerUnavailable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from .errors import RefusedError, SchedulerUnavailable
+from .scheduler.models import Device, GPURequest, Injection
+
+#: Identity of this Hub process. Entries of another boot belong to a Hub that is gone.
+BOOT_ID = uuid.uuid4().hex
+
+#: Seconds without a line after which a stream is taken for dead (the service sends one every 10).
+SILENCE = 30.0
+
+#: Seconds between attempts while the service does not answer: first, and at most.
+RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """What one spawn asks the scheduler for."""
+
+    user: str
+    server: str
+    groups: tuple[str, ...]
+    profile: str
+    request: GPURequest
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of the request."""
+        request = self.request
+        return {
+            "user": self.user,
+            "server": self.server,
+            "groups": list(self.groups),
+            "profile": self.profile,
+            "boot_id": BOOT_ID,
+            "request": {
+                "count": request.count,
+                "model": request.model,
+                "min_memory": request.min_memory,
+                "sharing": request.sharing.value,
+                "length": request.length,
+                "cpu": request.cpu,
+                "memory": request.memory,
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queued:
+    """The request waits."""
+
+    entry: str
+    #: 1 = next; 0 = not known (the service does not answer)
+    position: int
+    reason: str
+    #: one sentence for the user
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Granted:
+    """The request got its lease."""
+
+    lease: str
+    node: str
+    ledger: str
+    devices: tuple[Device, ...]
+    injection: Injection
+
+
+class SchedulerClient:
+    """HTTP client of the scheduler service. One per Hub process; safe to share.
+
+    Parameters
+    ----------
+    url:
+        Base URL of the service, e.g. ``http://127.0.0.1:8750/services/gpus/``.
+    token:
+        The service token.
+    timeout:
+        Seconds for each call but :meth:`request`.
+    """
+
+    def __init__(self, url: str, token: str, timeout: float = 20.0) -> None:
+        self._base = url.rstrip("/") + "/api/"
+        self._headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
+        self._timeout = timeout
+        # a connection for each waiting user: the default of ten would starve the eleventh
+        self._http: AsyncHTTPClient = SimpleAsyncHTTPClient(force_instance=True, max_clients=10_000)
+
+    def close(self) -> None:
+        """Close all connections. Waiting requests end with ``SchedulerUnavailable``."""
+        self._http.close()
+
+    async def request(self, ask: Ask) -> AsyncGenerator[Queued | Granted, None]:
+        """Put ``ask`` in line; yield what changes until it is granted.
+
+        Closing the generator leaves the line without a word (see ``detach_grace``).
+        Raises ``RefusedError`` where waiting would not help.
+        """
+        delay = RETRY_FIRST
+        while True:
+            try:
+                async for event in self._stream(ask):
+                    delay = RETRY_FIRST
+                    yield event
+                    if isinstance(event, Granted):
+                        return
+            except SchedulerUnavailable:
+                yield Queued(
+                    entry="",
+                    position=0,
+                    reason="scheduler_unavailable",
+                    message="The scheduler does not answer right now. Your place is kept.",
+                )
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_MOST)
+
+    async def _stream(self, ask: Ask) -> AsyncGenerator[Queued | Granted, None]:
+        """One connection: yields events until the service ends it. Raises on a cut."""
+        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        split = _LineSplitter(lines)
+        request = HTTPRequest(
+            self._base + "internal/requests",
+            method="POST",
+            headers=self._headers,
+            body=json.dumps(ask.body()),
+            streaming_callback=split.feed,
+            connect_timeout=5.0,
+            request_timeout=0,
+        )
+        fetching = asyncio.ensure_future(self._http.fetch(request))
+        fetching.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while True:
+                line = await asyncio.wait_for(lines.get(), SILENCE)
+                if line is None:
+                    break
+                yield _event(line)
+            fetching.result()
+        except asyncio.TimeoutError:
+            raise SchedulerUnavailable("the scheduler's stream fell silent") from None
+        except HTTPClientError as error:
+            raise _http_error(error, split.rest) from None
+        except (OSError, ValueError, KeyError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not fetching.cancelled():
+                raise
+            raise SchedulerUnavailable(f"the scheduler's stream broke: {error!r}") from error
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+        raise SchedulerUnavailable("the scheduler ended the stream without a decision")
+
+    async def cancel(self, entry: str) -> None:
+        """Leave the line for good. May be repeated."""
+        await self._call("POST", f"internal/requests/{quote(entry, safe='')}/cancel", {})
+
+    async def bind(self, lease: str, container_id: str) -> None:
+        """Record the container that is about to start.
+
+        Raises ``RefusedError`` where the lease is over: the caller removes its container.
+        """
+        await self._call("POST", _lease(lease, "bind"), {"container_id": container_id})
+
+    async def running(self, lease: str) -> None:
+        """Report that the container runs. May be repeated."""
+        await self._call("POST", _lease(lease, "running"), {})
+
+    async def stopping(self, lease: str, reason: str) -> None:
+        """Store that the server shall go, before it is stopped. May be repeated."""
+        await self._call("POST", _lease(lease, "stopping"), {"reason": reason})
+
+    async def ended(
+        self, lease: str, *, reason: str, note: str, exit_code: int | None, oom: bool
+    ) -> bool:
+        """Report an end. The service looks for itself; True = its devices are free."""
+        body = {"reason": reason, "note": note, "exit_code": exit_code, "oom": oom}
+        answer = await self._call("POST", _lease(lease, "ended"), body)
+        return bool(answer.get("released"))
+
+    async def summary(self) -> dict[str, Any]:
+        """Devices, nodes and queue length as the service sees them now."""
+        return await self._call("GET", "internal/summary", None)
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        request = HTTPRequest(
+            self._base + path,
+            method=method,
+            headers=self._headers,
+            body=None if body is None else json.dumps(body),
+            connect_timeout=min(5.0, self._timeout),
+            request_timeout=self._timeout,
+        )
+        try:
+            response = await self._http.fetch(request)
+            answer = json.loads(response.body)
+        except HTTPClientError as error:
+            body_text = error.response.body if error.response is not None else b""
+            raise _http_error(error, body_text) from None
+        except (OSError, ValueError) as error:
+            raise SchedulerUnavailable(f"{method} {path}: {error!r}") from error
+        if not isinstance(answer, dict):
+            raise SchedulerUnavailable(f"{method} {path}: answered {type(answer).__name__}")
+        return answer
+
+
+class _LineSplitter:
+    """Cuts a byte stream into lines; ``rest`` is what has no line end yet."""
+
+    def __init__(self, lines: asyncio.Queue[bytes | None]) -> None:
+        self._lines = lines
+        self.rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        *whole, self.rest = (self.rest + chunk).split(b"\n")
+        for line in whole:
+            if line.strip():
+                self._lines.put_nowait(line)
+
+
+def _lease(lease: str, verb: str) -> str:
+    return f"internal/leases/{quote(lease, safe='')}/{verb}"
+
+
+def _event(line: bytes) -> Queued | Granted:
+    data = json.loads(line)
+    kind = data["event"]
+    if kind == "granted":
+        lease = data["lease"]
+        return Granted(
+            lease=lease["id"],
+            node=lease["node"],
+            ledger=lease["ledger"],
+            devices=tuple(_device(device, lease["node"]) for device in lease["devices"]),
+            injection=Injection(lease["injection"]),
+        )
+    if kind == "refused":
+        raise RefusedError(
+            f"refused: {data['reason']}: {data['message']}",
+            data["message"],
+            reason=data["reason"],
+        )
+    return Queued(
+        entry=data["entry"],
+        position=int(data["position"]),
+        reason=data["reason"],
+        message=data["message"],
+    )
+
+
+def _device(data: dict[str, Any], node: str) -> Device:
+    return Device(
+        id=data["id"],
+        node=node,
+        index=int(data.get("index", 0)),
+        model=data.get("model", ""),
+        memory=int(data.get("memory", 0)),
+        simulated=bool(data.get("simulated", False)),
+    )
+
+
+def _http_error(error: HTTPClientError, body: bytes) -> RefusedError | SchedulerUnavailable:
+    """4xx with a reason is an answer; anything else means that nothing is known."""
+    try:
+        data = json.loads(body or b"{}")
+        reason, message = str(data["reason"]), str(data["message"])
+    except (ValueError, KeyError, TypeError):
+        return SchedulerUnavailable(f"the scheduler answered {error.code}: {error.message}")
+    if error.code in (400, 404, 409):
+        return RefusedError(f"the scheduler refused: {reason}: {message}", message, reason=reason)
+    return SchedulerUnavailable(f"the scheduler answered {error.code}: {reason}: {message}")

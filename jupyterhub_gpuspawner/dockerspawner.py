@@ -1,0 +1,536 @@
+"""GPU servers in containers on one Docker engine.
+
+The verbs are DockerSpawner's; what is ours is when they are called and what their answers
+prove. The order of a start is the two-phase start of DESIGN: create, record the container's id
+with the lease, start that id. The order of a stop is: store the intent, stop, read how it
+ended, remove, report. Each step may be repeated, and a step that was cancelled goes on in its
+own task: the Hub gives a cancelled start one second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import docker.errors
+from dockerspawner import DockerSpawner
+from traitlets import Bool, Float, Integer, TraitError, Unicode, default, observe, validate
+
+from .client import Granted
+from .docker_spec import build_spec
+from .engine import containers, volumes
+from .engine.containers import ExitReport
+from .engine.limits import ResourceLimits, parse_limits
+from .engine.observe import Observation
+from .engine.observe import observe as look_at
+from .engine.pool import EnginePool
+from .engine.watch import EngineWatch
+from .errors import (
+    EngineConflict,
+    EngineError,
+    GPUSpawnerError,
+    ImageMissing,
+    SchedulerUnavailable,
+    ServerDied,
+)
+from .notice import LastEnd, describe
+from .probe import answers
+from .profiles import ResolvedProfile
+from .refusal import refusal
+from .scheduler.models import Reason
+from .spawner import LIMIT_TRAITS, GPUSpawnerMixin
+
+T = TypeVar("T")
+
+#: seconds between two probes of a server that starts
+PROBE_PAUSE = 0.05
+#: seconds between two looks at the container of a server that starts
+LOOK_PAUSE = 1.0
+#: seconds that reports to the scheduler may take; they are hints, reconcile finds the truth
+REPORT_PATIENCE = 3.0
+#: seconds the Hub may wait for a server that ran before the Hub did: it may be too busy to
+#: answer, and the Hub would stop it (and its training) at the end of ``http_timeout``
+ADOPTED_PATIENCE = 30 * 24 * 3600
+
+_pools: dict[str, EnginePool] = {}
+_watches: dict[tuple[int, str], EngineWatch] = {}
+
+
+class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
+    """Start each server with exactly the GPUs that the scheduler leased to it."""
+
+    engine_threads = Integer(
+        8,
+        min=1,
+        config=True,
+        help="""
+        Calls to Docker at the same time, for all users together.
+
+        A whole number of threads, each with a connection of its own; calls for one server never
+        overlap. More helps when many servers start at once, as far as the engine keeps up.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    stop_grace = Integer(
+        10,
+        min=0,
+        config=True,
+        help="""
+        Seconds a server gets to end by itself before it is killed.
+
+        0 = killed at once. Give more where notebooks write large files at the end.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    engine_timeout = Float(
+        60.0,
+        min=1.0,
+        config=True,
+        help="""
+        Seconds Docker may be silent during a call.
+
+        Past it nothing is known about the call's effect: nothing is given back, and the
+        scheduler looks again.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    home_path = Unicode(
+        "/home/jovyan",
+        config=True,
+        help="""
+        Where the user's home volume is in the container.
+
+        A path. Each user has a named volume of their own, labelled with the owner's id; a user
+        created again under the same name does not get the old one. Empty = no home volume, and
+        files are lost at each stop.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    drop_capabilities = Bool(
+        True,
+        config=True,
+        help="""
+        Whether servers run without any kernel capability and can't gain privileges.
+
+        True suits images that run as a normal user, such as ours. Set it to False for images
+        that start as root to change the user.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    # DockerSpawner's defaults that a lease can't live with
+
+    @default("remove")
+    def _default_remove(self) -> bool:
+        return True
+
+    @validate("remove")
+    def _always_removed(self, proposal: Any) -> bool:
+        if not proposal.value:
+            raise TraitError(
+                "remove=False would start a server again with GPUs that are somebody else's by "
+                "then; GPUDockerSpawner always removes a stopped container (files are in volumes)"
+            )
+        return True
+
+    @default("use_internal_ip")
+    def _internal(self) -> bool:
+        return True
+
+    @default("object_name")
+    def _our_name(self) -> str:
+        return volumes.container_name(self.user.name, self.name, self.hub_name)
+
+    @observe("image")
+    def _image_changed(self, change: Any) -> None:
+        """The name does not depend on the image."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        #: clean-up of a start that was cancelled
+        self._abandoned: asyncio.Task[None] | None = None
+        super().__init__(**kwargs)
+
+    # -- the engine ------------------------------------------------------------------------
+
+    @property
+    def pool(self) -> EnginePool:
+        """Threads to the engine, shared by all servers of this Hub."""
+        options = dict(self.client_kwargs)
+        if self.tls_config:
+            options["tls"] = dict(self.tls_config)
+        key = repr((sorted(options.items()), self.engine_threads, self.engine_timeout))
+        if key not in _pools:
+            _pools[key] = EnginePool(
+                None, size=self.engine_threads, timeout=self.engine_timeout, options=options
+            )
+        return _pools[key]
+
+    async def engine(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """``call(client, …)`` in the pool, in turn with the other calls for this server."""
+        return await self.pool.run(
+            self.object_name, lambda client: call(client, *args, **kwargs), timeout=self.patience
+        )
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for one call, its turn included."""
+        return 2 * self.engine_timeout + self.stop_grace
+
+    async def docker(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """DockerSpawner's way to the engine, through our pool."""
+        return await self.engine(lambda client: getattr(client.api, method)(*args, **kwargs))
+
+    def _watch(self, ledger: str) -> EngineWatch:
+        key = (id(self.pool), ledger)
+        if key not in _watches:
+            _watches[key] = EngineWatch(self.pool, ledger)
+        _watches[key].start()
+        return _watches[key]
+
+    # -- before the lease ------------------------------------------------------------------
+
+    async def prepare(self, resolved: ResolvedProfile) -> None:
+        """Check the limits, and have the image on the engine before a GPU is taken."""
+        self._limits = _limits_of(resolved)
+        policy = self.pull_policy.lower()
+        if policy == "skip":
+            return
+        present = await self.engine(containers.image_present, self.image)
+        if present and policy != "always":
+            return
+        if policy == "never":
+            raise ImageMissing(
+                f"{self._log_name}: image {self.image} is not on the engine, and "
+                "pull_policy is 'never'",
+                f"The image {self.image} is not on this machine. Please tell an administrator.",
+            )
+        self.say(5, f"Fetching the image {self.image}")
+        loop = asyncio.get_running_loop()
+
+        def tell(line: str) -> None:
+            loop.call_soon_threadsafe(self.say, 5, f"Fetching the image {self.image}: {line}")
+
+        # as long as it takes: no GPU is held meanwhile, and the user can cancel
+        await self.pool.run(
+            f"pull {self.image}",
+            lambda client: containers.pull(client, self.image, tell),
+            timeout=24 * 3600,
+        )
+
+    # -- start -----------------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Create, bind, start and probe. Returns the server's URL."""
+        launch = self.own(self._launch(self.granted()))
+        try:
+            return await asyncio.shield(launch)
+        except asyncio.CancelledError:
+            self._abandoned = self.own(self._abandon(launch))
+            self.forget_server()
+            raise
+        except GPUSpawnerError as error:
+            self.say(100, error.user_message)
+            raise refusal(self, error) from error
+
+    async def _launch(self, granted: Granted) -> str:
+        container_id = ""
+        try:
+            self.say(40, "Creating the container")
+            await self._clear_the_name(granted)
+            spec = await build_spec(self, granted, self._limits)
+            container_id = self.object_id = await self.engine(containers.create, spec)
+            await self._bind(granted, container_id)
+            self.say(60, "Starting the server")
+            await self.engine(containers.start, container_id)
+            self.own(self._hint(self.scheduler.running(granted.lease)))
+            url = await self._wait_until_up(container_id)
+        except BaseException as error:
+            await self._clean_up(granted.lease, container_id, error)
+            raise _as_ours(error) from error
+        self._watch(granted.ledger).follow(container_id, self.poll_and_notify)
+        self.say(95, "The server answers")
+        return url
+
+    async def _abandon(self, launch: asyncio.Task[str]) -> None:
+        """End a start that nobody waits for any more, and leave nothing behind."""
+        launch.cancel()
+        await asyncio.gather(launch, return_exceptions=True)
+        if self.object_id:
+            # it had come up in the same moment
+            await self.stop()
+
+    async def _clear_the_name(self, granted: Granted) -> None:
+        """Remove what an earlier start of this very server left; never anything else."""
+        found = await self.engine(containers.name_taken, self.object_name)
+        if found is None:
+            return
+        who = found.identity
+        ours = (
+            who is not None
+            and (who.ledger, who.user, who.server) == (granted.ledger, self.user.name, self.name)
+            and not found.live
+        )
+        if not ours:
+            raise EngineConflict(
+                f"{self._log_name}: container name {self.object_name} is taken by "
+                f"{found.container_id[:12]} ({found.state}); left as it is",
+                "Something else on the machine has your server's name. "
+                "Please tell an administrator.",
+            )
+        if who is not None and (who.lease != granted.lease or found.started):
+            await self.engine(containers.remove, found.container_id)
+
+    async def _bind(self, granted: Granted, container_id: str) -> None:
+        """Record the container with the lease: from here on it may hold the GPUs."""
+        pause = 0.2
+        while True:
+            try:
+                return await self.scheduler.bind(granted.lease, container_id)
+            except SchedulerUnavailable as error:
+                # bound or not: unknown. Asking again is harmless, start_timeout ends it.
+                self.log.warning("%s: bind: %s", self._log_name, error)
+                self.say(50, "Waiting for the scheduler to answer")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+    async def _wait_until_up(self, container_id: str) -> str:
+        """Probe the server every 50 ms, and look whether its container still lives."""
+        ip, port = await self.get_ip_and_port()
+        proto = "https" if self.internal_ssl else "http"
+        host = f"[{ip}]" if ":" in ip else ip
+        url = f"{proto}://{host}:{port}"
+        loop = asyncio.get_running_loop()
+        next_look = loop.time() + LOOK_PAUSE
+        while not await answers(ip, int(port)):
+            if loop.time() >= next_look:
+                seen = await self.engine(look_at, container_id)
+                if seen is None or not seen.live:
+                    raise await self._death(container_id)
+                next_look = loop.time() + LOOK_PAUSE
+            await asyncio.sleep(PROBE_PAUSE)
+        return url
+
+    async def _death(self, container_id: str) -> ServerDied:
+        report = await self.engine(containers.exit_report, container_id)
+        text, tail = self._words(report)
+        said = f" It said last:\n{tail}" if tail else ""
+        return ServerDied(f"{self._log_name}: {text}; {tail!r}", f"Your server {text}.{said}")
+
+    def _words(self, report: ExitReport | None) -> tuple[str, str]:
+        """How it ended, and its last lines."""
+        limit = self._limits.mem_limit if self._limits else None
+        if report is None:
+            return describe(exit_code=None, oom=False, memory=limit), ""
+        text = describe(exit_code=report.exit_code, oom=report.oom, memory=limit)
+        return text, report.log_tail or report.error
+
+    _limits: ResourceLimits | None = None
+
+    # -- stop ------------------------------------------------------------------------------
+
+    async def stop(self, now: bool = False) -> None:
+        """Store the intent, stop, remove, report. Also works while the scheduler is down."""
+        if self._abandoned is not None and self._abandoned is not asyncio.current_task():
+            await asyncio.shield(self._abandoned)
+        container_id, lease = self.object_id, self.lease_id
+        if not container_id:
+            return
+        self._unfollow(container_id)
+        await self.own(self._stop(container_id, lease, 0 if now else self.stop_grace))
+
+    async def _stop(self, container_id: str, lease: str, grace: int) -> None:
+        if lease:
+            await self._hint(self.scheduler.stopping(lease, Reason.STOPPED.value))
+        await self.engine(containers.stop, container_id, grace)
+        await self._remove(container_id)
+        if lease:
+            await self._hint(
+                self.scheduler.ended(
+                    lease, reason=Reason.STOPPED.value, note="", exit_code=None, oom=False
+                )
+            )
+        self._last_end = None
+
+    async def _remove(self, container_id: str) -> None:
+        await self.engine(containers.remove, container_id)
+        if self.object_id == container_id:
+            self.object_id = ""
+
+    async def _clean_up(self, lease: str, container_id: str, error: BaseException) -> None:
+        """After a failed start: nothing of it may stay, and the GPUs are given back."""
+        reason = Reason.CANCELLED if _is_cancel(error) else Reason.EXITED
+        note = error.user_message if isinstance(error, GPUSpawnerError) else ""
+        await self._hint(self.scheduler.stopping(lease, reason.value))
+        try:
+            # a create that was cancelled went on in its thread: its container has our name
+            found = await self.engine(containers.name_taken, container_id or self.object_name)
+            if found is not None and found.identity is not None and found.identity.lease == lease:
+                await self._remove(found.container_id)
+        except EngineError as failed:
+            # the intent is stored: the scheduler removes it when the engine is back
+            self.log.warning("%s: left to the scheduler: %s", self._log_name, failed)
+        self.object_id = ""
+        report = self.scheduler.ended(
+            lease, reason=reason.value, note=note[:500], exit_code=None, oom=False
+        )
+        await self._hint(report)
+
+    async def _hint(self, report: Any) -> None:
+        """Tell the scheduler; it finds out by itself where this does not reach it."""
+        try:
+            await asyncio.wait_for(report, REPORT_PATIENCE)
+        except (GPUSpawnerError, asyncio.TimeoutError) as error:
+            self.log.warning("%s: report to the scheduler: %s", self._log_name, error)
+
+    # -- poll ------------------------------------------------------------------------------
+
+    async def poll(self) -> int | str | None:
+        """None = it runs, or nothing is known. Never raises: the Hub would forget the server."""
+        if self._check_pending:
+            self.http_timeout = ADOPTED_PATIENCE
+        try:
+            return await self._poll()
+        except (GPUSpawnerError, docker.errors.DockerException, OSError) as error:
+            self.log.warning("%s: poll: nothing is known: %s", self._log_name, error)
+            return None
+
+    async def _poll(self) -> int | str | None:
+        if self._abandoned is not None and not self._abandoned.done():
+            return None
+        if not self.object_id and not await self._find_again():
+            return 0
+        container_id = self.object_id
+        watch = self._watch(self._ledger_id) if self._ledger_id else None
+        if watch is not None and watch.is_live(container_id):
+            return None
+        seen = await self.engine(look_at, container_id)
+        if seen is not None and (seen.live or not seen.started):
+            if watch is not None and seen.live and not self._start_pending:
+                watch.follow(container_id, self.poll_and_notify)
+            return None
+        return await self._ended(container_id, seen)
+
+    async def _find_again(self) -> bool:
+        """After a Hub that died in mid-start: is there a running container of this server?
+
+        Its id was not saved. An engine that does not answer counts as no: saying "it runs"
+        would make the Hub wait for it and then stop it.
+        """
+        if not self._check_pending:
+            return False
+        try:
+            found = await self.engine(containers.name_taken, self.object_name)
+        except GPUSpawnerError as error:
+            self.log.warning("%s: can't look for its container: %s", self._log_name, error)
+            return False
+        who = found.identity if found is not None else None
+        if found is None or who is None or not found.live:
+            return False
+        if (who.user, who.server) != (self.user.name, self.name):
+            return False
+        self.log.info("%s: found again: container %s", self._log_name, found.container_id[:12])
+        self.object_id, self._lease_id = found.container_id, who.lease
+        self._ledger_id = who.ledger
+        return True
+
+    async def _ended(self, container_id: str, seen: Observation | None) -> int | str:
+        """It ended by itself: read how, remove it, report, and remember it for the user."""
+        report = None
+        if seen is not None:
+            report = await self.engine(containers.exit_report, container_id)
+        text, tail = self._words(report)
+        self._last_end = LastEnd(text=text, log_tail=tail[-2000:])
+        self.log.info("%s: %s", self._log_name, text)
+        lease = self.lease_id
+        await self._remove(container_id)
+        oom = report is not None and report.oom
+        if lease:
+            kind = Reason.VANISHED if report is None else Reason.EXITED
+            await self._hint(
+                self.scheduler.ended(
+                    lease,
+                    reason=(Reason.OUT_OF_MEMORY if oom else kind).value,
+                    note=text,
+                    exit_code=report.exit_code if report is not None else None,
+                    oom=oom,
+                )
+            )
+        self._unfollow(container_id)
+        return text
+
+    def _unfollow(self, container_id: str) -> None:
+        if self._ledger_id:
+            self._watch(self._ledger_id).unfollow(container_id)
+
+    async def get_url(self) -> str:
+        """Where the server is. Never raises: the Hub would not start."""
+        try:
+            ip, port = await self.get_ip_and_port()
+        except Exception as error:  # noqa: BLE001 - an aborted Hub start is worse than an old URL
+            self.log.warning("%s: address not known: %s", self._log_name, error)
+            return str(self.server.url)
+        host = f"[{ip}]" if ":" in str(ip) else ip
+        return f"{'https' if self.internal_ssl else 'http'}://{host}:{port}"
+
+    # -- state -----------------------------------------------------------------------------
+
+    _saved_ledger = ""
+
+    @property
+    def _ledger_id(self) -> str:
+        return self._granted.ledger if self._granted is not None else self._saved_ledger
+
+    @_ledger_id.setter
+    def _ledger_id(self, ledger: str) -> None:
+        self._saved_ledger = ledger
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back the container's id, its ledger and its memory limit."""
+        super().load_state(state)
+        self._saved_ledger = str(state.get("ledger") or "")
+        memory = state.get("mem_limit")
+        self._limits = ResourceLimits(mem_limit=memory) if isinstance(memory, int) else None
+
+    def get_state(self) -> dict[str, Any]:
+        """What finds the server again after a restart of the Hub."""
+        state = super().get_state()
+        if self.object_id:
+            state["ledger"] = self._ledger_id
+            state["mem_limit"] = self._limits.mem_limit if self._limits else None
+        return state
+
+    def clear_state(self) -> None:
+        """Forget the container."""
+        super().clear_state()
+        self.object_id = ""
+        self._saved_ledger = ""
+
+
+def _limits_of(resolved: ResolvedProfile) -> ResourceLimits:
+    names = [name for name in LIMIT_TRAITS if name != "cpu_guarantee"]
+    values = {name: getattr(resolved, name) for name in names}
+    return parse_limits({name: value for name, value in values.items() if value is not None})
+
+
+def _is_cancel(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError)
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    """A Docker error that came through as it is, in our words."""
+    if isinstance(error, docker.errors.NotFound):
+        return EngineError(
+            f"the engine does not know it: {error.explanation}",
+            "The server's container disappeared while it started. Start it again.",
+        )
+    return error

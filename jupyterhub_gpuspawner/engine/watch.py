@@ -1,0 +1,143 @@
+"""Which servers run, for all pollers at once: events, and one list per interval.
+
+The stock way asks the engine for each server every 30 s, and hears of a death up to 30 s late.
+Here one list serves all servers, and an event tells whoever follows a container at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import docker
+
+from ..errors import EngineError
+from . import labels
+from .events import ContainerEvent, EngineEvents, Reconnected
+from .labels import Kind
+from .pool import EnginePool
+
+log = logging.getLogger(__name__)
+
+#: states in which a server's process lives
+LIVE = frozenset({"running", "paused", "restarting"})
+
+Follower = Callable[[], Awaitable[object]]
+
+
+class EngineWatch:
+    """A picture of one ledger's server containers, never older than two intervals.
+
+    Parameters
+    ----------
+    pool:
+        Threads for the list calls.
+    ledger_id:
+        Whose servers.
+    interval:
+        Seconds between lists while no event comes.
+    clock:
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pool: EnginePool,
+        ledger_id: str,
+        interval: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._ledger_id = ledger_id
+        self._interval = interval
+        self._clock = clock
+        self._states: dict[str, str] = {}
+        self._seen_at: float | None = None
+        self._followers: dict[str, Follower] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch. May be repeated."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._watch())
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def is_live(self, container_id: str) -> bool | None:
+        """True = it runs. False and None prove nothing: look at the container itself."""
+        if self._seen_at is None or self._clock() - self._seen_at > 2 * self._interval:
+            return None
+        return self._states.get(container_id) in LIVE
+
+    def follow(self, container_id: str, follower: Follower) -> None:
+        """Call ``follower`` once when the container ends."""
+        self._followers[container_id] = follower
+
+    def unfollow(self, container_id: str) -> None:
+        """Call nobody for this container any more."""
+        self._followers.pop(container_id, None)
+
+    async def _watch(self) -> None:
+        async with EngineEvents(
+            self._ledger_id, self._pool.base_url, self._pool.options, silence=2 * self._interval
+        ) as events:
+            while True:
+                try:
+                    item = await asyncio.wait_for(events.__anext__(), self._interval)
+                except asyncio.TimeoutError:
+                    item = Reconnected(why="interval")
+                except StopAsyncIteration:
+                    return
+                if isinstance(item, Reconnected):
+                    await self._list()
+                else:
+                    self._take(item)
+
+    async def _list(self) -> None:
+        """Look at all servers. An error leaves the picture as it is: it only grows old."""
+        asked_at = self._clock()
+        try:
+            self._states = await self._pool.run("list", self._list_states)
+        except EngineError as error:
+            log.warning("the engine's containers can't be listed: %s", error)
+            return
+        self._seen_at = asked_at
+        for container_id in list(self._followers):
+            if self._states.get(container_id) not in LIVE:
+                self._tell(container_id)
+
+    def _list_states(self, client: docker.DockerClient) -> dict[str, str]:
+        selectors = labels.selectors(self._ledger_id, Kind.SERVER)
+        rows = cast(
+            "list[dict[str, Any]]", client.api.containers(all=True, filters={"label": selectors})
+        )
+        return {str(row["Id"]): _state(row) for row in rows}
+
+    def _take(self, event: ContainerEvent) -> None:
+        if event.action == "start":
+            self._states[event.container_id] = "running"
+        elif event.action in ("die", "destroy"):
+            self._states[event.container_id] = "exited"
+            self._tell(event.container_id)
+
+    def _tell(self, container_id: str) -> None:
+        follower = self._followers.pop(container_id, None)
+        if follower is not None:
+            task = asyncio.ensure_future(follower())
+            task.add_done_callback(_report)
+
+
+def _report(task: asyncio.Future[object]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a server's end could not be handled", exc_info=task.exception())
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    return str(row.get("State") or "unknown").lower()

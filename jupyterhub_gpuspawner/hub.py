@@ -1,0 +1,164 @@
+"""``setup(c)``: everything a Hub needs for GPU servers, in one call at the end of its config.
+
+::
+
+    from jupyterhub_gpuspawner.hub import setup
+    setup(c)
+
+It adds the scheduler service and its roles, points the spawner at it, and sets what a Hub with a
+queue needs to be different. Services, roles and values that the config has are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from traitlets.config import Config, LazyConfigValue
+
+from .client import BOOT_ID
+from .errors import ConfigError
+from .profiles import parse_profiles
+from .service.options import DEFAULT_PORT, GPUScheduler
+from .service.service_token import service_token
+
+SERVICE = "gpus"
+PREFIX = f"/services/{SERVICE}/"
+
+#: what the service may do at the Hub: read who has which server, and start a server again after
+#: a restart of the Hub
+SERVICE_SCOPES = ("list:users", "read:users:name", "read:servers", "servers")
+#: what users may do: open the service's page
+USER_SCOPE = f"access:services!service={SERVICE}"
+
+#: config sections that may hold a profile list
+SPAWNERS = ("GPUDockerSpawner", "GPUSwarmSpawner", "GPUSpawnerMixin")
+
+
+def setup(c: Any) -> None:
+    """Add the scheduler service to a Hub's config ``c``. Call it last, once.
+
+    A mistake in the config (a profile, an option) is one clear line, and the Hub does not
+    start.
+    """
+    try:
+        _setup(c)
+    except ConfigError as error:
+        # not an exception that traitlets would print with a traceback
+        sys.exit(f"jupyterhub-gpuspawner: {error}")
+
+
+def _setup(c: Any) -> None:
+    _check_profiles(c)
+    options = GPUScheduler(config=Config({"GPUScheduler": dict(c.GPUScheduler)}))
+    host, port = options.bind() if options.url else ("127.0.0.1", DEFAULT_PORT)
+    state = options.state_path
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        service_token(options.token_path)
+        config_file = _write_options(state, dict(c.GPUScheduler))
+    except OSError as error:
+        raise ConfigError(f"GPUScheduler.state_dir {state}: {error.strerror or error}") from error
+    url = f"http://{host}:{port}"
+    _add_service(c, url, config_file)
+    _add_roles(c)
+    _point_spawners(c, url + PREFIX, options.token_path)
+    _adapt_hub(c)
+
+
+def _check_profiles(c: Any) -> None:
+    for section in SPAWNERS:
+        profiles = c[section].get("profile_list") if section in c else None
+        if isinstance(profiles, LazyConfigValue):
+            profiles = profiles.get_value([])
+        if profiles:
+            try:
+                parse_profiles(profiles)
+            except ConfigError as error:
+                raise ConfigError(f"c.{section}.profile_list: {error}") from None
+
+
+def _write_options(state: Path, section: dict[str, Any]) -> Path:
+    """The service's options as a file: it is another process and does not run this config."""
+    values = {
+        name: value.get_value([]) if isinstance(value, LazyConfigValue) else value
+        for name, value in section.items()
+    }
+    values["state_dir"] = str(state)
+    path = state / "scheduler.json"
+    try:
+        text = json.dumps({"GPUScheduler": values}, indent=2)
+    except TypeError as error:
+        raise ConfigError(f"GPUScheduler: an option can't be written as JSON: {error}") from error
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    os.replace(draft, path)
+    return path
+
+
+def _add_service(c: Any, url: str, config_file: Path) -> None:
+    services = _listed(c.JupyterHub, "services")
+    if any(service.get("name") == SERVICE for service in services):
+        raise ConfigError(f"a service called {SERVICE!r} is there already; call setup(c) once")
+    environment = {"GPUS_BOOT_ID": BOOT_ID, "GPUS_HUB_PID": str(os.getpid())}
+    for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "GPUS_SERVICE_TOKEN"):
+        # the Hub does not pass its own environment on to services
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    command = [sys.executable, "-m", "jupyterhub_gpuspawner.service", "--config", str(config_file)]
+    services.append(
+        {
+            "name": SERVICE,
+            "url": url,
+            "command": command,
+            "environment": environment,
+            "oauth_no_confirm": True,
+            "display": True,
+        }
+    )
+    c.JupyterHub.services = services
+
+
+def _add_roles(c: Any) -> None:
+    roles = _listed(c.JupyterHub, "load_roles")
+    roles.append({"name": SERVICE, "services": [SERVICE], "scopes": list(SERVICE_SCOPES)})
+    for role in roles:
+        # a second entry called "user" would keep the Hub from starting
+        if role.get("name") == "user":
+            role["scopes"] = [*role.get("scopes", ["self"]), USER_SCOPE]
+            break
+    else:
+        roles.append({"name": "user", "scopes": ["self", USER_SCOPE]})
+    c.JupyterHub.load_roles = roles
+
+
+def _point_spawners(c: Any, url: str, token_file: Path) -> None:
+    c.GPUSpawnerMixin.scheduler_url = url
+    c.GPUSpawnerMixin.token_file = str(token_file)
+    if "spawner_class" not in c.JupyterHub:
+        c.JupyterHub.spawner_class = "gpu-docker"
+
+
+def _adapt_hub(c: Any) -> None:
+    """What a Hub with a queue needs to be different, where the config doesn't say."""
+    wanted = {
+        # users who wait in the queue count as starting: the limit would shut out the others
+        "concurrent_spawn_limit": 0,
+        # a restart or upgrade of the Hub must not end trainings
+        "cleanup_servers": False,
+    }
+    for name, value in wanted.items():
+        if name not in c.JupyterHub:
+            setattr(c.JupyterHub, name, value)
+
+
+def _listed(section: Any, name: str) -> list[dict[str, Any]]:
+    """The list that the config has under ``name``, whichever way it was written."""
+    value = section.get(name)
+    if isinstance(value, LazyConfigValue):
+        value = value.get_value([])
+    return [dict(item) for item in value or ()]

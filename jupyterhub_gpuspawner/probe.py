@@ -1,0 +1,32 @@
+"""Whether a server answers yet."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+#: seconds for one probe; a server that starts refuses or answers at once
+PROBE_TIMEOUT = 1.0
+
+
+async def answers(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> bool:
+    """Whether something accepts a connection at ``host:port`` and says a word of HTTP.
+
+    Any status counts, as for the Hub's own check, which follows. Plain TCP would not do: a
+    server listens some time before it serves. A TLS server answers a plain request by closing
+    or with an alert; both count.
+    """
+    writer = None
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout)
+        writer.write(b"GET / HTTP/1.0\r\nHost: probe\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        await asyncio.wait_for(reader.read(1), timeout)
+    except (OSError, asyncio.TimeoutError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+            with suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), timeout)
+    return True

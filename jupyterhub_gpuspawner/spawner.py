@@ -1,0 +1,503 @@
+"""What every GPU spawner does, whatever its engine: choose, ask, wait, and tell.
+
+:class:`GPUSpawnerMixin` turns a user's options into a request, waits for the lease in
+``run_pre_spawn_hook`` (outside the Hub's ``start_timeout``), and reports progress. The engine's
+class starts and stops the container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.spawner import Spawner
+from jupyterhub.traitlets import ByteSpecification
+from jupyterhub.traitlets import Callable as CallableTrait
+from jupyterhub.utils import maybe_future
+from sqlalchemy.orm import object_session
+from traitlets import Any as AnyTrait
+from traitlets import Dict, Integer, List, Unicode, Union, default, validate
+from traitlets.config import Configurable
+
+from .client import Ask, Granted, Queued, SchedulerClient
+from .errors import ConfigError, GPUSpawnerError, RefusedError, SchedulerUnavailable
+from .notice import LastEnd, with_notice
+from .profiles import (
+    Availability,
+    Profiles,
+    ResolvedProfile,
+    options_from_form,
+    parse_profiles,
+    render_form,
+    to_request,
+)
+from .refusal import refusal
+from .units import parse_memory
+
+#: what a server gets where its profile doesn't say: trait name -> how it is read
+LIMIT_TRAITS = (
+    "cpu_limit",
+    "cpu_guarantee",
+    "mem_limit",
+    "mem_guarantee",
+    "swap",
+    "pids_limit",
+    "shm_size",
+    "ulimits",
+)
+
+#: those of them that are bytes
+SIZES = frozenset({"mem_limit", "mem_guarantee", "swap", "shm_size"})
+
+BAD_CONFIG = "The limits of this Hub are not set up rightly. Please tell an administrator."
+
+#: seconds the spawn page waits for the scheduler before it says that nothing is known
+FORM_PATIENCE = 2.0
+
+_clients: dict[tuple[str, str], SchedulerClient] = {}
+
+
+if TYPE_CHECKING:
+    _Base = Spawner
+else:
+    # at run time a mixin: it stands before DockerSpawner or SwarmSpawner, which are Spawners
+    _Base = Configurable
+
+
+class GPUSpawnerMixin(_Base):
+    """Profiles, request, waiting and progress of a GPU spawner."""
+
+    profile_list = List(
+        trait=Dict(),
+        config=True,
+        help="""
+        What users can choose, in KubeSpawner's words.
+
+        A list of dicts, each with ``display_name`` and, as needed, ``slug``, ``description``,
+        ``default``, ``allowed_groups``, ``spawner_override`` and ``profile_options``. It is
+        checked when the Hub starts (a mistake is one clear line and the Hub does not start) and
+        again at each spawn, because the REST API bypasses the form. Empty: one profile that
+        takes everything from the spawner's traits.
+
+        Example::
+
+            c.GPUDockerSpawner.profile_list = [
+                {
+                    "display_name": "One GPU",
+                    "default": True,
+                    "spawner_override": {"gpus": 1, "mem_limit": "16G", "cpu_limit": 4},
+                },
+                {"display_name": "No GPU", "spawner_override": {"mem_limit": "4G"}},
+            ]
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    gpus = Union(
+        [CallableTrait(), Integer(min=0)],
+        default_value=0,
+        config=True,
+        help="""
+        Number of GPUs of a server whose profile doesn't say.
+
+        A whole number, or a callable that takes the spawner and returns one; it is called at
+        each spawn. 0 = a server without GPU, which can't see any.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    swap = Union(
+        [CallableTrait(), ByteSpecification()],
+        default_value=0,
+        config=True,
+        help="""
+        Swap a server may use on top of ``mem_limit``.
+
+        Bytes, or text with a suffix (``"2G"``), or a callable that takes the spawner. 0 = none,
+        so that the memory limit is what it says (Docker's own default would double it).
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    pids_limit = Union(
+        [CallableTrait(), Integer(min=0)],
+        default_value=4096,
+        config=True,
+        help="""
+        Processes and threads a server may have.
+
+        A whole number, or a callable that takes the spawner. A fork bomb ends here; data
+        loaders with many workers do not. 0 = no limit.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    shm_size = Union(
+        [CallableTrait(), ByteSpecification()],
+        default_value=None,
+        allow_none=True,
+        config=True,
+        help="""
+        Size of ``/dev/shm``, which data loaders use.
+
+        Bytes, or text with a suffix (``"8G"``), or a callable that takes the spawner. It counts
+        within ``mem_limit``. None = half of ``mem_limit``, or 1 GiB without one.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    ulimits = Union(
+        [CallableTrait(), Dict()],
+        config=True,
+        help="""
+        Kernel limits of a server's processes.
+
+        A dict of name to number, or to a pair [soft, hard]; -1 = unlimited. Or a callable that
+        takes the spawner. Example: ``{"memlock": -1, "nofile": [65536, 65536]}``. Empty = what
+        the engine gives.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    scheduler_url = Unicode(
+        config=True,
+        help="""
+        Where the scheduler service answers.
+
+        ``setup(c)`` sets it. Set it yourself only where the service runs on its own, e.g.
+        ``"http://10.0.0.2:8750/services/gpus/"``. Empty = no server can start.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    token_file = Unicode(
+        config=True,
+        help="""
+        File with the token of the scheduler service.
+
+        ``setup(c)`` sets it and makes the file (mode 0600). The token stays the same over
+        restarts.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    hub_name = Unicode(
+        "jupyterhub",
+        config=True,
+        help="""
+        Name of this Hub in names of containers and in owner ids of homes.
+
+        Text. Keep it for the life of the installation: homes are lost from sight when it
+        changes.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    start_timeout = Integer(
+        300,
+        config=True,
+        help="""
+        Seconds from the grant of the GPUs until the server answers.
+
+        Waiting in the queue and pulling the image don't count. Past it the start is given up
+        and the GPUs are free again.
+        """,
+    )
+
+    # any JSON reaches this by the API; a Dict trait would keep Hub 5 from starting again
+    user_options = AnyTrait(help="Options of the spawn, as they came in. Checked at each spawn.")
+
+    @default("user_options")
+    def _no_options(self) -> dict[str, Any]:
+        return {}
+
+    @default("options_form")
+    def _our_form(self) -> Callable[[Any], Awaitable[str]]:
+        return lambda spawner: spawner.render_options_form()
+
+    @default("options_from_form")
+    def _our_reading(self) -> Callable[[Any], dict[str, Any]]:
+        return options_from_form
+
+    @default("apply_user_options")
+    def _nothing_to_apply(self) -> Callable[[Any, Any], None]:
+        # what options ask for is resolved in run_pre_spawn_hook, where a refusal is readable
+        return lambda spawner, options: None
+
+    @validate("profile_list")
+    def _check_profiles(self, proposal: Any) -> Any:
+        if proposal.value:
+            _parse(proposal.value)
+        return proposal.value
+
+    # DockerSpawner asks callables once, when the spawner is made; ours are asked at each spawn
+
+    @validate("mem_limit")
+    def _mem_limit_str(self, proposal: Any) -> Any:
+        return proposal.value
+
+    @validate("cpu_limit")
+    def _cast_cpu_limit(self, proposal: Any) -> Any:
+        return proposal.value
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._granted: Granted | None = None
+        self._resolved: ResolvedProfile | None = None
+        self._last_end: LastEnd | None = None
+        self._events: list[dict[str, Any]] = []
+        self._news = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        super().__init__(**kwargs)
+
+    # -- what is shared --------------------------------------------------------------------
+
+    @property
+    def profiles(self) -> Profiles:
+        """The checked profiles."""
+        return _parse(self.profile_list)
+
+    @property
+    def scheduler(self) -> SchedulerClient:
+        """The client of the scheduler service, one for all spawners of this Hub."""
+        if not self.scheduler_url or not self.token_file:
+            raise ConfigError(
+                "no scheduler: call setup(c) at the end of jupyterhub_config.py, or set "
+                "scheduler_url and token_file",
+                "This Hub is not set up to give out GPUs. Please tell an administrator.",
+            )
+        key = (self.scheduler_url, self.token_file)
+        if key not in _clients:
+            try:
+                token = Path(self.token_file).read_text().strip()
+            except OSError as error:
+                raise ConfigError(
+                    f"can't read the service token: {error}",
+                    "The Hub can't talk to its scheduler. Please tell an administrator.",
+                ) from error
+            _clients[key] = SchedulerClient(self.scheduler_url, token)
+        return _clients[key]
+
+    @property
+    def _groups(self) -> tuple[str, ...]:
+        return tuple(sorted(group.name for group in self.user.groups))
+
+    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run ``work`` to its end, whatever happens to the spawn that began it."""
+        task = asyncio.ensure_future(work)
+        _OWNED.add(task)
+        task.add_done_callback(_OWNED.discard)
+        return task
+
+    # -- the form --------------------------------------------------------------------------
+
+    async def render_options_form(self) -> str:
+        """The options form, with what is free now and how the last server ended."""
+        stored = self.orm_spawner.user_options if self.orm_spawner else None
+        form = render_form(
+            self.profiles,
+            availability=await self._availability(),
+            groups=self._groups,
+            selected=stored,
+            defaults=self._trait_values(),
+        )
+        return with_notice(form, self._last_end)
+
+    async def _availability(self) -> Availability | None:
+        try:
+            summary = await asyncio.wait_for(self.scheduler.summary(), FORM_PATIENCE)
+        except (GPUSpawnerError, asyncio.TimeoutError) as error:
+            self.log.warning("%s: the form can't show what is free: %s", self._log_name, error)
+            return None
+        return Availability.from_summary(summary)
+
+    # -- asking and waiting ----------------------------------------------------------------
+
+    async def run_pre_spawn_hook(self) -> None:
+        """Resolve the options, have the image there, and wait for the lease."""
+        self._granted = None
+        self._events.clear()
+        try:
+            await maybe_future(super().run_pre_spawn_hook())
+            self._resolved = self._resolve()
+            await self.prepare(self._resolved)
+            self._granted = await self._wait_for_lease(self._resolved)
+        except asyncio.CancelledError:
+            # leaving without a word: a user's cancel and a Hub's end look the same from here.
+            # The service drops the entry after a grace time, or keeps it for the next Hub.
+            self.forget_server()
+            raise
+        except GPUSpawnerError as error:
+            self.say(100, error.user_message)
+            raise refusal(self, error) from error
+
+    async def prepare(self, resolved: ResolvedProfile) -> None:
+        """What the engine needs before a GPU may be taken, e.g. the image."""
+
+    def _resolve(self) -> ResolvedProfile:
+        """What this spawn asks for: the profile's word first, then the spawner's traits."""
+        resolved = self.profiles.resolve(
+            self.user_options, username=self.user.name, groups=self._groups
+        )
+        values = self._trait_values()
+        silent = {name: v for name, v in values.items() if getattr(resolved, name) is None}
+        if not resolved.ulimits and values["ulimits"]:
+            silent["ulimits"] = values["ulimits"]
+        if not self.profile_list:
+            silent["gpus"] = self._value("gpus")
+        resolved = replace(resolved, **silent)
+        # the Hub itself reads these two, for the server's environment
+        self.mem_limit, self.cpu_limit = resolved.mem_limit or None, resolved.cpu_limit or None
+        if resolved.image:
+            self.image = resolved.image
+        if resolved.default_url:
+            self.default_url = resolved.default_url
+        if resolved.cmd:
+            self.cmd = list(resolved.cmd)
+        self.environment = {**self.environment, **resolved.environment}
+        return resolved
+
+    def _trait_values(self) -> dict[str, Any]:
+        """The spawner's own limits, callables asked now."""
+        values = {name: self._value(name) for name in LIMIT_TRAITS}
+        return {**values, "image": getattr(self, "image", None)}
+
+    def _value(self, name: str) -> Any:
+        value = getattr(self, name)
+        if not callable(value):
+            return value
+        value = value(self)
+        if name in SIZES and isinstance(value, str):
+            try:
+                return parse_memory(value)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}", BAD_CONFIG) from error
+        return value
+
+    async def _wait_for_lease(self, resolved: ResolvedProfile) -> Granted:
+        ask = Ask(
+            user=self.user.name,
+            server=self.name,
+            groups=self._groups,
+            profile=resolved.slug,
+            request=to_request(resolved),
+        )
+        shown = None
+        async with aclosing(self.scheduler.request(ask)) as events:
+            async for event in events:
+                if isinstance(event, Granted):
+                    self._tell_granted(event)
+                    return event
+                line = self._line(event)
+                if line != shown:
+                    self.say(10, line)
+                    shown = line
+        raise SchedulerUnavailable("the scheduler's answers ended without a decision")
+
+    def _line(self, event: Queued) -> str:
+        if event.position == 0:
+            return event.message
+        return f"Waiting, position {event.position} in the queue: {event.message}"
+
+    def _tell_granted(self, granted: Granted) -> None:
+        names = [f"{'SIMULATED ' if d.simulated else ''}GPU {d.index}" for d in granted.devices]
+        what = ", ".join(names) if names else "no GPU asked for"
+        self.say(30, f"Granted on {granted.node}: {what}")
+        self.log.info("%s: granted %s on %s", self._log_name, what, granted.node)
+
+    # -- progress --------------------------------------------------------------------------
+
+    def say(self, progress: int, message: str) -> None:
+        """Add a line to the progress that the pending page shows. Plain text."""
+        self._events.append({"progress": progress, "message": message})
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Position, reason, creating, starting, ready; from the beginning for each listener."""
+        seen = 0
+        while True:
+            news = self._news
+            while seen < len(self._events):
+                yield self._events[seen]
+                seen += 1
+            if not self._spawn_pending:
+                return
+            await news.wait()
+
+    # -- environment and state ---------------------------------------------------------------
+
+    def forget_server(self) -> None:
+        """Show no phantom: a cancelled start leaves no server in the Hub's database."""
+        self.server = None
+        if self.orm_spawner is not None:
+            self.orm_spawner.server = None
+            session = object_session(self.orm_spawner)
+            if session is not None:
+                session.commit()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``get_state`` saved, after a restart of the Hub."""
+        super().load_state(state)
+        self._lease_id = str(state.get("lease") or "")
+        self._last_end = LastEnd.from_state(state.get("last_end"))
+
+    def get_state(self) -> dict[str, Any]:
+        """What the Hub saves: the lease, and how the last server ended."""
+        state: dict[str, Any] = super().get_state()
+        if self.lease_id:
+            state["lease"] = self.lease_id
+        if self._last_end is not None:
+            state["last_end"] = self._last_end.to_state()
+        return state
+
+    def clear_state(self) -> None:
+        """Forget the server; how it ended stays."""
+        super().clear_state()
+        self._granted = None
+        self._lease_id = ""
+
+    _lease_id = ""
+
+    @property
+    def lease_id(self) -> str:
+        """Id of the lease of the running server; empty = not known."""
+        return self._granted.lease if self._granted is not None else self._lease_id
+
+    def granted(self) -> Granted:
+        """The lease of this start; RefusedError where there is none."""
+        if self._granted is None:
+            raise RefusedError(
+                f"{self._log_name}: a start without a lease",
+                "The server was not granted. Start it again.",
+                reason="no_lease",
+            )
+        return self._granted
+
+
+#: tasks that outlive the spawner object that began them (the event loop keeps no reference)
+_OWNED: set[asyncio.Task[Any]] = set()
+
+_parsed: dict[str, Profiles] = {}
+
+
+def _parse(profile_list: Any) -> Profiles:
+    """Parse once for each list: every spawner object carries a copy of it."""
+    key = json.dumps(profile_list, sort_keys=True, default=repr)
+    if key not in _parsed:
+        _parsed.clear()
+        _parsed[key] = parse_profiles(list(profile_list))
+    return _parsed[key]
