@@ -27,8 +27,9 @@ _BROKEN = {
     NOT_FOUND: "the driver no longer finds the GPU; reboot the machine",
 }
 
-#: calls whose failure alone doesn't make a GPU doubtful
-_MINOR = frozenset({"capability", "name", "utilisation"})
+#: calls whose failure alone doesn't make a GPU doubtful. An older driver answers "invalid
+#: argument" for the recovery action
+_MINOR = frozenset({"capability", "name", "recovery action", "utilisation"})
 
 #: 0 is "none". Draining ones still compute, but take no new work
 _RECOVERY = {

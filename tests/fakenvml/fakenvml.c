@@ -6,7 +6,7 @@
  *
  *   init|code=9                              nvmlInit fails
  *   gpu|uuid=GPU-a|name=NVIDIA A100|total=N|used=N|reserved=N|util=N|mig=1|mig_pending=1
- *      |recovery=1|remap_pending=1|remap_failed=1|retire_pending=1
+ *      |recovery=1 (-1: the driver doesn't know the field)|remap_pending=1|remap_failed=1|retire_pending=1
  *   mig|gpu=0|uuid=MIG-a|name=...|total=N|used=N
  *   process|gpu=0|pid=N|memory=N             ... or process|mig=0|... (number of the mig line)
  *   fail|call=nvmlDeviceGetName|gpu=0|code=15     that call fails for that GPU; gpu=-1: all
@@ -326,6 +326,10 @@ ret nvmlDeviceGetFieldValues(device *d, int count, field_value *values) {
     for (int i = 0; i < count; i++) {
         values[i].result = NOT_SUPPORTED;
         if (values[i].field != FI_RECOVERY_ACTION || d->is_mig) continue;
+        if (d->recovery < 0) {
+            values[i].result = INVALID_ARGUMENT;
+            continue;
+        }
         values[i].result = OK;
         values[i].value_type = VALUE_UNSIGNED_INT;
         values[i].value.u = (uint)d->recovery;

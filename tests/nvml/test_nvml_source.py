@@ -138,6 +138,7 @@ def test_a_lost_gpu_that_was_never_seen_is_left_out_with_a_note(scenario):
         (A100, "remap_pending=1", Health.SUSPECT),
         (T4, "retire_pending=1", Health.SUSPECT),
         (T4, "recovery=0", Health.OK),
+        (T4, "recovery=-1", Health.OK),
     ],
 )
 def test_what_the_driver_says_of_recovery_and_memory_rows_is_health(scenario, model, field, health):

@@ -21,6 +21,8 @@ from jupyterhub_gpuspawner.scheduler.models import Health
         (Vitals(errors={"processes": 4}), Health.SUSPECT, "NVML error 4"),
         (Vitals(errors={"utilisation": 999}), Health.OK, ""),
         (Vitals(errors={"utilisation": 6}), Health.OK, ""),
+        (Vitals(errors={"recovery action": 2}), Health.OK, ""),
+        (Vitals(errors={"recovery action": 16}), Health.BAD, "needs a reset"),
         (Vitals(errors={"utilisation": 15}), Health.BAD, "fallen off the bus"),
         (Vitals(recovery=1), Health.BAD, "GPU reset"),
         (Vitals(recovery=2), Health.BAD, "reboot of the machine"),
