@@ -88,7 +88,9 @@ class Database:
                 transaction.commit()
             except BaseException as error:
                 self._roll_back(connection)
-                raise CommitLost from error
+                if isinstance(error, Exception):
+                    raise CommitLost from error
+                raise
 
     def disconnect(self) -> None:
         """Drop the connection; the next transaction opens a new one. The file lock stays."""

@@ -34,6 +34,12 @@ def sqlstate(error: DBAPIError) -> str:
     return getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None) or ""
 
 
+def words(error: BaseException) -> str:
+    """Return what the database said, on one line."""
+    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(origin).split()) or type(origin).__name__
+
+
 def translate(error: Exception, ledger: str) -> LedgerError:
     """Return the error of ours that says what ``error`` means; raise it ``from`` the error.
 
@@ -42,8 +48,7 @@ def translate(error: Exception, ledger: str) -> LedgerError:
     """
     if isinstance(error, LedgerError):
         return error
-    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = " ".join(str(origin).split()) or type(origin).__name__
+    text = words(error)
     state = sqlstate(error) if isinstance(error, DBAPIError) else ""
     kind, advice = _meaning(text, state)
     return kind(f"ledger {ledger}: {text}; {advice}", USER_MESSAGE)
@@ -56,10 +61,10 @@ def _meaning(text: str, state: str) -> tuple[type[LedgerError], str]:
             return DoubleClaim, "an atom of the grant is claimed already, nothing was granted"
         if "leases" in lower:
             return DoubleClaim, "the server has a live lease already, nothing was granted"
-    if state in _STATE_FULL or any(words in lower for words in _FULL):
+    if state in _STATE_FULL or any(part in lower for part in _FULL):
         return LedgerFull, "it can't be written: look at free space, quota and permissions"
-    if state in _STATE_LOCKED or any(words in lower for words in _LOCKED):
-        return LedgerLocked, "another program holds it (a backup, an sqlite3 shell?)"
-    if any(words in lower for words in _DAMAGED):
+    if state in _STATE_LOCKED or any(part in lower for part in _LOCKED):
+        return LedgerLocked, "another program holds it (a backup, a database shell?)"
+    if any(part in lower for part in _DAMAGED):
         return LedgerError, "the file is damaged: restore a backup or move it away"
     return LedgerError, "nothing of the change happened"

@@ -17,7 +17,7 @@ from ..scheduler.models import Lease
 from . import tables
 from .backup import back_up
 from .database import CommitLost, Database
-from .failures import USER_MESSAGE, translate
+from .failures import USER_MESSAGE, translate, words
 from .migrate import upgrade
 from .replay import OPEN_ENTRIES, JournalRow, Snapshot, snapshot
 from .rows import Rows, read, to_rows
@@ -233,7 +233,7 @@ class Ledger:
         if found == known:
             raise _commit_error(lost, name) from lost
         raise LedgerUnknown(
-            f"ledger {name}: the answer to a commit was lost ({lost.__cause__}); "
+            f"ledger {name}: the answer to a commit was lost ({words(lost.__cause__ or lost)}); "
             "what it holds has to be loaded again",
             USER_MESSAGE,
         ) from lost

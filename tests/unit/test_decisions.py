@@ -44,7 +44,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_any_decision_survives_json_unchanged(kind: type[Any], data: st.DataObject) -> None:
     decision = data.draw(values(kind))
     again = from_json(json.loads(json.dumps(to_json(decision), allow_nan=False)))

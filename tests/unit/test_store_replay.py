@@ -105,7 +105,7 @@ def _run(ledger: Ledger, steps: list[Any]) -> None:
 
 
 @given(steps=_steps)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_journal_replays_to_what_load_gives(steps: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ledger = new_ledger(Path(folder) / "ledger.sqlite")
