@@ -1,7 +1,8 @@
-"""``python -m tests.testbed up|down|status|fetch``: the testbed from a shell.
+"""``python -m tests.testbed up|down|status|wipe|fetch``: the testbed from a shell.
 
 ``fetch`` only makes the root file systems, with the standard library. ``up`` prints one JSON
 line with the socket, the gateway and the device ids; ``status`` prints the same or exits 1.
+``wipe`` removes all containers, volumes and networks from the running engine.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tests.testbed import rootfs
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in ("up", "down", "status", "fetch"):
+    if len(arguments) != 1 or arguments[0] not in ("up", "down", "status", "wipe", "fetch"):
         print(__doc__, file=sys.stderr)
         return 2
     reason = rootfs.missing()
@@ -35,6 +36,9 @@ def _engine(act: str) -> int:
     engine = Engine.from_environment()
     if act == "down":
         engine.stop()
+        return 0
+    if act == "wipe":
+        engine.wipe()
         return 0
     if act == "up":
         engine.start()
