@@ -29,17 +29,30 @@ class Core:
     boot_id: str = ""
     #: nodes whose ledger and engine were compared in this epoch
     ready: set[str] = field(default_factory=set)
-    #: released devices whose memory was not seen empty yet
-    settling: set[str] = field(default_factory=set)
+    #: released device -> since when; its memory was not seen empty yet
+    settling: dict[str, float] = field(default_factory=dict)
+    #: something outside the tables that a grant may depend on has changed
+    stirred: bool = False
 
     def emit(self, decision: Decision) -> None:
         """Make a decision: part of the state at once, durable when the caller stores it."""
         self.tables.apply(decision)
         self.decided.append(decision)
 
+    def attach(self, entry_id: str) -> None:
+        """A spawn waits for the entry."""
+        if entry_id not in self.attached:
+            self.detached.pop(entry_id, None)
+            self.attached.add(entry_id)
+            self.stirred = True
+
+    def forget_waiter(self, entry_id: str) -> None:
+        """It no longer matters whether a spawn waits for the entry."""
+        self.attached.discard(entry_id)
+        self.detached.pop(entry_id, None)
+
     def end_entry(self, entry: QueueEntry, state: EntryState) -> None:
         """Close an entry for good."""
         self.emit(EntryStored(entry=replace(entry, state=state)))
-        self.attached.discard(entry.id)
-        self.detached.pop(entry.id, None)
+        self.forget_waiter(entry.id)
         self.reasons.pop(entry.id, None)

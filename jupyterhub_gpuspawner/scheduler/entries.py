@@ -14,26 +14,16 @@ from .models import EntryState, LeaseState, QueueEntry, Reason, Target
 def submitted(core: Core, event: events.Submitted, now: float) -> None:
     """Put a request in line, or find the place it already has."""
     again = _again(core, event)
-    if again is not None:
-        _attach(core, again.id)
-        if (again.boot_id, again.groups) != (event.boot_id, event.groups):
-            core.emit(EntryStored(entry=replace(again, boot_id=event.boot_id, groups=event.groups)))
-            _renew(core, again.id, event.boot_id, now)
-        return
-    entry = QueueEntry(
-        id=event.entry_id,
-        key=event.key,
-        groups=event.groups,
-        request=event.request,
-        profile=event.profile,
-        boot_id=event.boot_id,
-        submitted_at=now,
-        seq=core.tables.next_seq,
-    )
-    _refuse_if_hopeless(core, entry)
-    _replace_older(core, entry, now)
-    core.emit(EntryStored(entry=entry))
-    _attach(core, entry.id)
+    if again is None:
+        _enter(core, event, now)
+    else:
+        core.attach(again.id)
+        renewed = replace(again, boot_id=event.boot_id, groups=event.groups, profile=event.profile)
+        if renewed != again:
+            core.emit(EntryStored(entry=renewed))
+            _renew(core, renewed, now)
+    # before the Hub was seen by other means: a Hub that asks is one that lives
+    core.boot_id = core.boot_id or event.boot_id
 
 
 def _again(core: Core, event: events.Submitted) -> QueueEntry | None:
@@ -47,11 +37,32 @@ def _again(core: Core, event: events.Submitted) -> QueueEntry | None:
     return None
 
 
-def _renew(core: Core, entry_id: str, boot_id: str, now: float) -> None:
+def _enter(core: Core, event: events.Submitted, now: float) -> None:
+    entry = QueueEntry(
+        id=event.entry_id,
+        key=event.key,
+        groups=event.groups,
+        request=event.request,
+        profile=event.profile,
+        boot_id=event.boot_id,
+        submitted_at=now,
+        seq=core.tables.next_seq,
+    )
+    # refusals come before the first change
+    _refuse_known_id(core, entry)
+    _refuse_if_hopeless(core, entry)
+    _refuse_too_many(core, entry)
+    _replace_older(core, entry, now)
+    core.emit(EntryStored(entry=entry))
+    core.attach(entry.id)
+
+
+def _renew(core: Core, entry: QueueEntry, now: float) -> None:
     """Give a granted, never used lease to the Hub process that asks for it again."""
-    lease = core.tables.leases.get(entry_id)
+    lease = core.tables.leases.get(entry.id)
     if lease is not None and lease.state is LeaseState.RESERVED:
-        core.emit(LeaseStored(lease=replace(lease, boot_id=boot_id, moved_at=now)))
+        mine = replace(lease, boot_id=entry.boot_id, profile=entry.profile, moved_at=now)
+        core.emit(LeaseStored(lease=mine))
 
 
 def _replace_older(core: Core, entry: QueueEntry, now: float) -> None:
@@ -65,9 +76,18 @@ def _replace_older(core: Core, entry: QueueEntry, now: float) -> None:
         leases.stop(core, lease, Reason.STOPPED, "the server was started again", now)
 
 
+def _refuse_known_id(core: Core, entry: QueueEntry) -> None:
+    """An id is for one request, and for its lease: a second use would mix the two up."""
+    if entry.id in core.tables.entries or entry.id in core.tables.leases:
+        raise RefusedError(
+            f"{entry.key}: entry id {entry.id} is in use; another request needs another id",
+            "This request was answered already. Start the server again.",
+            reason=Reason.PREVIOUS_SERVER.value,
+        )
+
+
 def _refuse_if_hopeless(core: Core, entry: QueueEntry) -> None:
-    limits = core.settings.limits
-    above = quota.never_allowed(limits, entry)
+    above = quota.never_allowed(core.settings.limits, entry)
     if above is not None:
         raise RefusedError(
             f"{entry.key}: asks for {entry.request.count} GPUs, above the limit ({above})",
@@ -81,29 +101,24 @@ def _refuse_if_hopeless(core: Core, entry: QueueEntry) -> None:
             f"This can never be granted here: {words}.",
             reason=Reason.IMPOSSIBLE.value,
         )
-    mine = [
-        other
-        for other in core.tables.queued()
-        if (other.key.hub, other.key.user) == (entry.key.hub, entry.key.user)
-        and other.key != entry.key
-    ]
-    if len(mine) >= limits.queued_per_user:
+
+
+def _refuse_too_many(core: Core, entry: QueueEntry) -> None:
+    # the entry of the same server is about to be replaced
+    waiting = core.tables.waiting_of_user(entry.key) - (entry.key in core.tables.queued_of)
+    if waiting >= core.settings.limits.queued_per_user:
         raise RefusedError(
-            f"{entry.key}: {len(mine)} requests wait already",
-            f"You already have {len(mine)} servers waiting; cancel one first.",
+            f"{entry.key}: {waiting} requests wait already",
+            f"You already have {waiting} servers waiting; cancel one first.",
             reason=Reason.QUEUE_FULL.value,
         )
-
-
-def _attach(core: Core, entry_id: str) -> None:
-    core.detached.pop(entry_id, None)
-    core.attached.add(entry_id)
 
 
 def detached(core: Core, event: events.Detached, now: float) -> None:
     """Remember since when nobody waits for the entry; it keeps its place for a while."""
     if event.entry_id in core.attached:
         core.attached.discard(event.entry_id)
+        core.stirred = True
         if event.entry_id in core.tables.entries:
             core.detached[event.entry_id] = now
 
@@ -133,7 +148,8 @@ def expire(core: Core, now: float) -> None:
         if entry is None or entry.state is not EntryState.QUEUED:
             core.detached.pop(entry_id)
             continue
-        ours = not core.boot_id or entry.boot_id == core.boot_id
+        # while no Hub has shown itself, its return is waited for
+        ours = entry.boot_id == core.boot_id
         grace = core.settings.detach_grace if ours else core.settings.requeue_grace
         if now - since > grace:
             core.end_entry(entry, EntryState.CANCELLED)

@@ -81,6 +81,18 @@ class StopWanted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StopHung:
+    """A stop does not come to an end (GPU off the bus, process in D state).
+
+    The devices of the lease are quarantined until their node shows a new boot id.
+    """
+
+    lease_id: str
+    #: what was seen, for people
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ContainerGone:
     """Proof: the engine answered "no such container" for the recorded id."""
 
@@ -109,6 +121,10 @@ class NodeReported:
 
     node: Node
     devices: tuple[tuple[Device, DeviceStatus], ...]
+    #: listed devices whose memory was not seen empty: released ones are not granted again yet
+    occupied: frozenset[str] = frozenset()
+    #: when the sources began to look; None = now. Says nothing about what was released later
+    taken_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +172,7 @@ Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     BindAsked,
     ContainerRunning,
     StopWanted,
+    StopHung,
     ContainerGone,
     ContainerFound,
     NodeReported,

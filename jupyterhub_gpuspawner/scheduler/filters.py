@@ -57,8 +57,21 @@ def memory_budget(node: Node, settings: Settings) -> int:
     return int(node.memory * (1 - settings.memory_reserve))
 
 
-def cpu_budget(node: Node, settings: Settings) -> float:
-    """Processors that the CPU limits on a node may add up to."""
+def nano_cpus(cpus: float) -> int:
+    """Processors in Docker's own unit. Whole numbers add up exactly, floats don't."""
+    return round(cpus * 1_000_000_000)
+
+
+def cpu_budget(node: Node, settings: Settings) -> int | None:
+    """Sum that the CPU limits on a node may reach, in 1e-9 processors; None = no bound."""
     if settings.cpu_overcommit is None:
-        return float("inf")
-    return node.cpus * settings.cpu_overcommit
+        return None
+    return nano_cpus(node.cpus * settings.cpu_overcommit)
+
+
+def large_enough(node: Node, request: GPURequest, settings: Settings) -> bool:
+    """Whether memory and CPUs would do for the request if the node were empty."""
+    cpus = cpu_budget(node, settings)
+    return request.memory <= memory_budget(node, settings) and (
+        cpus is None or nano_cpus(request.cpu) <= cpus
+    )

@@ -4,42 +4,72 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import events
+from . import events, transitions
 from .core import Core
 from .decisions import DeviceStored, LeaseStored, NodeStored
-from .models import Admin, Device, DeviceStatus, NodeState
+from .models import Admin, Device, DeviceStatus, Health, NodeState
 
 
 def node_reported(core: Core, event: events.NodeReported, now: float) -> None:
     """Take in what a node has. What it no longer lists stays known, but is not present."""
     old = core.tables.nodes.get(event.node.name)
-    rebooted = old is not None and old.boot_id != event.node.boot_id
-    node = replace(event.node, state=NodeState.UP, admin=old.admin if old else Admin.OPEN)
+    boot_id, rebooted = event.node.boot_id, False
+    if old is not None:
+        # a boot id that could not be read proves no reboot
+        boot_id = boot_id or old.boot_id
+        rebooted = old.boot_id not in ("", boot_id)
+    admin = old.admin if old is not None else Admin.OPEN
+    node = replace(event.node, state=NodeState.UP, admin=admin, boot_id=boot_id)
     if node != old:
         core.emit(NodeStored(node=node))
-    listed = {device.id for device, _ in event.devices}
+    if rebooted:
+        # what happened meanwhile is unknown: compare again before the next grant
+        core.ready.discard(node.name)
     for device, status in event.devices:
-        _device_reported(core, device, status, rebooted)
+        _device_reported(core, replace(device, node=node.name), status, rebooted)
+    listed = {device.id for device, _ in event.devices}
     for device_id in sorted(core.tables.devices_of_node[node.name] - listed):
-        gone = replace(core.tables.status[device_id], present=False, note="no longer reported")
+        known = core.tables.status[device_id]
+        quarantined = known.quarantined and not rebooted
+        gone = replace(known, present=False, quarantined=quarantined, note="no longer reported")
         _store_device(core, core.tables.devices[device_id], gone)
-    core.settling -= listed
+    _settle(core, listed - event.occupied, now if event.taken_at is None else event.taken_at)
     _mark_uncertain(core, node.name, False)
 
 
+def _settle(core: Core, empty: set[str], seen_at: float) -> None:
+    """Devices seen empty may be granted again, unless they were released after the look."""
+    for device_id in empty & core.settling.keys():
+        if seen_at >= core.settling[device_id]:
+            del core.settling[device_id]
+            core.stirred = True
+
+
 def _device_reported(core: Core, device: Device, status: DeviceStatus, rebooted: bool) -> None:
-    old = core.tables.status.get(device.id)
-    if old is not None:
-        status = replace(
-            status,
-            admin=old.admin,
-            quarantined=old.quarantined and not rebooted,
-            present=True,
-        )
-        if core.tables.claims.get(device.id):
+    old, known = core.tables.status.get(device.id), core.tables.devices.get(device.id)
+    claimed = device.id in core.tables.claims
+    if old is not None and known is not None:
+        if claimed and known.node != device.node:
+            # two machines show one id: believe the one whose lease holds it
+            return
+        status = _merge(old, status, claimed, rebooted)
+        if claimed:
             # how a device is divided changes only when nobody holds a part of it
-            device = core.tables.devices[device.id]
-    _store_device(core, device, status)
+            device = known
+    _store_device(core, device, replace(status, present=True))
+
+
+def _merge(old: DeviceStatus, new: DeviceStatus, claimed: bool, rebooted: bool) -> DeviceStatus:
+    """The new measurement, with what is not the source's to say."""
+    health = new.health
+    if old.health is Health.BAD and (claimed or health is Health.SUSPECT):
+        # BAD ends by a re-check with nobody on it, and then it ends as OK
+        health = Health.BAD
+    quarantined = old.quarantined and not rebooted
+    note = new.note
+    if old.present and (quarantined or old.admin is not Admin.OPEN):
+        note = note or old.note
+    return replace(new, health=health, admin=old.admin, quarantined=quarantined, note=note)
 
 
 def _store_device(core: Core, device: Device, status: DeviceStatus) -> None:
@@ -50,7 +80,9 @@ def _store_device(core: Core, device: Device, status: DeviceStatus) -> None:
 
 def node_reconciled(core: Core, event: events.NodeReconciled, now: float) -> None:
     """From now on the node takes part in grants."""
-    core.ready.add(event.node)
+    if event.node not in core.ready:
+        core.ready.add(event.node)
+        core.stirred = True
 
 
 def node_changed(core: Core, event: events.NodeChanged, now: float) -> None:
@@ -59,6 +91,9 @@ def node_changed(core: Core, event: events.NodeChanged, now: float) -> None:
     if node is None:
         return
     if node.state is not event.state:
+        if event.state not in transitions.NODE[node.state]:
+            # silence of a node that was declared down is no news
+            return
         core.emit(NodeStored(node=replace(node, state=event.state)))
     if event.state is not NodeState.UP:
         # what happened meanwhile is unknown: compare again before the next grant
@@ -74,8 +109,9 @@ def _mark_uncertain(core: Core, node: str, uncertain: bool) -> None:
 
 def admin_asked(core: Core, event: events.AdminAsked, now: float) -> None:
     """Cordon, drain or open; the facet is the admin's alone."""
-    if event.node is not None and event.node in core.tables.nodes:
-        core.emit(NodeStored(node=replace(core.tables.nodes[event.node], admin=event.admin)))
+    node = core.tables.nodes.get(event.node or "")
+    if node is not None and node.admin is not event.admin:
+        core.emit(NodeStored(node=replace(node, admin=event.admin)))
     if event.device is not None and event.device in core.tables.devices:
         status = replace(core.tables.status[event.device], admin=event.admin, note=event.note)
         _store_device(core, core.tables.devices[event.device], status)

@@ -24,20 +24,22 @@ class Offer:
 
 
 def atoms_of(offer: Offer, request: GPURequest) -> list[tuple[Device, int]]:
-    """The atoms the node would give, best first; may be fewer than ``request.count``."""
+    """The atoms of ``request.count`` devices, best first; none where the node has too few."""
 
     def waste(item: tuple[Device, tuple[int, ...]]) -> tuple[int, int, int, str]:
         device, atoms = item
         return (device.memory - request.min_memory, len(atoms), device.index, device.id)
 
     chosen: list[tuple[Device, int]] = []
+    left = request.count
     for device, atoms in sorted(offer.free, key=waste):
-        # one slot of each GPU: two slots of one GPU would be the same hardware twice
+        # a whole GPU is all of its atoms; of a shared one a single slot, because two slots of
+        # one GPU would be the same hardware twice
         wanted = device.atoms if request.sharing is Mode.EXCLUSIVE else 1
-        if len(atoms) < wanted or len(chosen) >= request.count:
-            continue
-        chosen.extend((device, atom) for atom in atoms[:wanted])
-    return chosen
+        if left and len(atoms) >= wanted:
+            chosen.extend((device, atom) for atom in atoms[:wanted])
+            left -= 1
+    return [] if left else chosen
 
 
 def choose(
@@ -47,7 +49,7 @@ def choose(
     fitting: list[tuple[tuple[int, int, int, str], Offer, list[tuple[Device, int]]]] = []
     for offer in offers:
         atoms = atoms_of(offer, request)
-        if len(atoms) < request.count:
+        if not atoms and request.count:
             continue
         wasted = sum(device.memory - request.min_memory for device, _ in atoms)
         left_over = len(offer.free) - request.count

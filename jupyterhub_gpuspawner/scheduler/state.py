@@ -25,6 +25,7 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.BindAsked: leases.bind_asked,
     events.ContainerRunning: leases.container_running,
     events.StopWanted: leases.stop_wanted,
+    events.StopHung: leases.stop_hung,
     events.ContainerGone: leases.container_gone,
     events.ContainerFound: leases.container_found,
     events.NodeReported: inventory.node_reported,
@@ -52,6 +53,8 @@ class SchedulerState:
     ) -> None:
         self._core = Core(settings=settings, epoch=epoch)
         self._order = order
+        #: version of the tables after the last grant pass
+        self._seen = 0
 
     @property
     def tables(self) -> Tables:
@@ -71,8 +74,9 @@ class SchedulerState:
         core.detached = {entry.id: now for entry in core.tables.queued()}
         # memory of devices that were freed just before the end was perhaps never seen empty
         core.settling = {
-            device.id for device in core.tables.devices.values() if not device.simulated
+            device.id: now for device in core.tables.devices.values() if not device.simulated
         }
+        core.stirred = True
 
     def handle(self, event: events.Event, now: float) -> list[Decision]:
         """Decide what follows from ``event`` at time ``now`` (POSIX seconds).
@@ -83,13 +87,18 @@ class SchedulerState:
         core = self._core
         core.decided = []
         if isinstance(event, events.SettingsChanged):
+            core.stirred = core.stirred or core.settings != event.settings
             core.settings = event.settings
         elif isinstance(event, events.Tick):
             leases.expire(core, now)
             entries.expire(core, now)
         else:
             HANDLERS[type(event)](core, event, now)
-        self._grant_pass(now)
+        # A pass leaves nothing that a second one would grant, so that one is due only when
+        # something has changed; or with time, which an order may look at.
+        if core.stirred or core.tables.version != self._seen or isinstance(event, events.Tick):
+            self._grant_pass(now)
+            core.stirred, self._seen = False, core.tables.version
         return core.decided
 
     def validate(self) -> None:
@@ -106,7 +115,7 @@ class SchedulerState:
             queue.Waiting(
                 entry=entry,
                 position=position,
-                reason=self._core.reasons.get(entry.id, Reason.WAITING_FOR_DEVICES),
+                reason=self._core.reasons.get(entry.id, Reason.NOT_ATTACHED),
             )
             for position, entry in enumerate(self._order(self.tables, 0.0), start=1)
         ]
@@ -125,12 +134,12 @@ class SchedulerState:
 
     def _grant_pass(self, now: float) -> None:
         core = self._core
-        look = queue.Pass(core.tables, core.settings, core.ready)
+        look = queue.Pass(core.tables, core.settings, core.ready, core.settling.keys())
         for entry in self._order(core.tables, now):
             if entry.id not in core.attached:
                 core.reasons[entry.id] = Reason.NOT_ATTACHED
                 continue
-            verdict = look.judge(entry, frozenset(core.settling))
+            verdict = look.judge(entry)
             if isinstance(verdict, Reason):
                 core.reasons[entry.id] = verdict
             else:

@@ -6,9 +6,10 @@ the indices right, so that replaying a journal and living through it end in the 
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 
-from . import transitions
+from . import filters, transitions
 from .decisions import Decision, DeviceStored, EntryStored, LeaseStored, NodeStored
 from .models import (
     Device,
@@ -34,23 +35,33 @@ class Tables:
         self.entries: dict[str, QueueEntry] = {}
         self.leases: dict[str, Lease] = {}
         self.lease_of: dict[ServerKey, str] = {}
+        #: container id -> lease id
+        self.lease_of_container: dict[str, str] = {}
         self.queued_of: dict[ServerKey, str] = {}
-        #: device -> atom -> lease id
-        self.claims: dict[str, dict[int, str]] = defaultdict(dict)
+        #: device -> atom -> lease id; no entry for a device without claims
+        self.claims: dict[str, dict[int, str]] = {}
         self.devices_of_node: dict[str, set[str]] = defaultdict(set)
         self.children: dict[str, set[str]] = defaultdict(set)
         self.next_seq = 1
+        #: grows with each change that a grant may depend on
+        self.version = 0
+        #: (seq, entry id) of the waiting entries, sorted
+        self._line: list[tuple[int, str]] = []
+        self._waiting: Counter[tuple[str, str]] = Counter()
         self._by_user: Counter[tuple[str, str]] = Counter()
         self._by_group: Counter[tuple[str, str]] = Counter()
         self._memory: Counter[str] = Counter()
-        self._cpu: dict[str, float] = defaultdict(float)
+        self._nano_cpus: Counter[str] = Counter()
 
     # -- reading -------------------------------------------------------------------------
 
     def queued(self) -> list[QueueEntry]:
         """Waiting entries in order of arrival."""
-        waiting = (self.entries[id] for id in self.queued_of.values())
-        return sorted(waiting, key=lambda entry: entry.seq)
+        return [self.entries[id] for _, id in self._line]
+
+    def waiting_of_user(self, key: ServerKey) -> int:
+        """Number of waiting entries of the user of ``key``."""
+        return self._waiting[key.hub, key.user]
 
     def held_by_user(self, key: ServerKey) -> int:
         """GPUs (atoms) in the live leases of the user of ``key``."""
@@ -64,14 +75,20 @@ class Tables:
         """Sum of the memory limits of the node's live leases, bytes."""
         return self._memory[node]
 
-    def cpu_granted(self, node: str) -> float:
-        """Sum of the CPU limits of the node's live leases, processors."""
-        return self._cpu[node]
+    def nano_cpus_granted(self, node: str) -> int:
+        """Sum of the CPU limits of the node's live leases, in 1e-9 processors."""
+        return self._nano_cpus[node]
+
+    def relatives(self, device_id: str) -> tuple[str, ...]:
+        """The parent and the MIG children of a device: other names of the same hardware."""
+        children = self.children.get(device_id)
+        device = self.devices.get(device_id)
+        parent = (device.parent,) if device is not None and device.parent else ()
+        return (*parent, *children) if children else parent
 
     def free_atoms(self, device: Device) -> list[int]:
         """Atoms without a claim, none where a MIG parent or child is claimed (S4)."""
-        relatives = self.children.get(device.id, set()) | ({device.parent} - {None})
-        if any(self.claims.get(str(relative)) for relative in relatives):
+        if any(relative in self.claims for relative in self.relatives(device.id)):
             return []
         taken = self.claims.get(device.id, {})
         return [atom for atom in range(device.atoms) if atom not in taken]
@@ -91,53 +108,93 @@ class Tables:
 
     def _store_entry(self, entry: QueueEntry) -> None:
         old = self.entries.get(entry.id)
-        transitions.check(
-            transitions.ENTRY, old.state if old else None, entry.state, f"entry {entry.id}"
-        )
+        subject = f"entry {entry.id}"
+        transitions.check(transitions.ENTRY, old.state if old else None, entry.state, subject)
+        queued = entry.state is EntryState.QUEUED
+        other = self.queued_of.get(entry.key, entry.id)
+        if queued and other != entry.id:
+            raise transitions.IllegalTransition(f"{subject}: {entry.key} waits already as {other}")
         self.next_seq = max(self.next_seq, entry.seq + 1)
-        if self.queued_of.get(entry.key) == entry.id:
-            del self.queued_of[entry.key]
-        self.entries.pop(entry.id, None)
+        if old is not None:
+            self._forget_entry(old)
         if entry.state in OPEN_ENTRY:
             self.entries[entry.id] = entry
-        if entry.state is EntryState.QUEUED:
+        if queued:
+            self.version += 1
             self.queued_of[entry.key] = entry.id
+            insort(self._line, (entry.seq, entry.id))
+            self._waiting[entry.key.hub, entry.key.user] += 1
+
+    def _forget_entry(self, old: QueueEntry) -> None:
+        del self.entries[old.id]
+        if old.state is EntryState.QUEUED:
+            self.version += 1
+            del self.queued_of[old.key]
+            del self._line[bisect_left(self._line, (old.seq, old.id))]
+            self._waiting[old.key.hub, old.key.user] -= 1
 
     def _store_lease(self, lease: Lease) -> None:
         old = self.leases.get(lease.id)
-        subject = f"lease {lease.id}"
-        transitions.check(transitions.LEASE, old.state if old else None, lease.state, subject)
-        transitions.check(transitions.TARGET, old.target if old else None, lease.target, subject)
-        for claim in lease.claims if lease.live else ():
-            holder = self.claims.get(claim.device, {}).get(claim.atom, lease.id)
-            if holder != lease.id:
-                raise transitions.IllegalTransition(f"{subject}: {claim} is held by {holder}")
+        self._check_storable(old, lease)
+        if old is None or not lease.live or old.claims != lease.claims:
+            self.version += 1
         if old is not None:
             self._count(old, -1)
             del self.leases[lease.id], self.lease_of[old.key]
+            self.lease_of_container.pop(old.container_id or "", None)
         if lease.live:
             self.leases[lease.id] = lease
             self.lease_of[lease.key] = lease.id
+            if lease.container_id is not None:
+                self.lease_of_container[lease.container_id] = lease.id
             self._count(lease, +1)
+
+    def _check_storable(self, old: Lease | None, lease: Lease) -> None:
+        """The guards against two leases of one thing, whatever the code that decides thinks."""
+        subject = f"lease {lease.id}"
+        transitions.check(transitions.LEASE, old.state if old else None, lease.state, subject)
+        transitions.check(transitions.TARGET, old.target if old else None, lease.target, subject)
+        if not lease.live:
+            return
+        if self.lease_of.get(lease.key, lease.id) != lease.id:
+            raise transitions.IllegalTransition(f"{subject}: {lease.key} has another live lease")
+        if len({(claim.device, claim.atom) for claim in lease.claims}) != len(lease.claims):
+            raise transitions.IllegalTransition(f"{subject}: claims an atom twice")
+        known = frozenset(old.claims if old else ())
+        for claim in lease.claims:
+            if claim in known:
+                continue
+            holders = {self.claims.get(claim.device, {}).get(claim.atom, lease.id)}
+            for relative in self.relatives(claim.device):
+                holders.update(self.claims.get(relative, {}).values())
+            if holders != {lease.id}:
+                raise transitions.IllegalTransition(f"{subject}: {claim} is held by {holders}")
 
     def _count(self, lease: Lease, sign: int) -> None:
         for claim in lease.claims:
             if sign > 0:
-                self.claims[claim.device][claim.atom] = lease.id
+                self.claims.setdefault(claim.device, {})[claim.atom] = lease.id
             else:
-                del self.claims[claim.device][claim.atom]
+                atoms = self.claims[claim.device]
+                del atoms[claim.atom]
+                if not atoms:
+                    del self.claims[claim.device]
         held = sign * len(lease.claims)
         self._by_user[lease.key.hub, lease.key.user] += held
         for group in lease.groups:
             self._by_group[lease.key.hub, group] += held
         self._memory[lease.node] += sign * lease.request.memory
-        self._cpu[lease.node] += sign * lease.request.cpu
+        self._nano_cpus[lease.node] += sign * filters.nano_cpus(lease.request.cpu)
 
     def _store_device(self, device: Device, status: DeviceStatus) -> None:
         old = self.devices.get(device.id)
         if old is not None:
+            health = (self.status[old.id].health, status.health)
+            transitions.check(transitions.HEALTH, *health, f"device {device.id}")
             self.devices_of_node[old.node].discard(old.id)
-            self.children[old.parent or ""].discard(old.id)
+            if old.parent:
+                self.children[old.parent].discard(old.id)
+        self.version += 1
         self.devices[device.id] = device
         self.status[device.id] = status
         self.devices_of_node[device.node].add(device.id)
@@ -150,6 +207,7 @@ class Tables:
             transitions.NODE, old.state if old else None, node.state, f"node {node.name}"
         )
         self.nodes[node.name] = node
+        self.version += 1
 
     # -- checking ------------------------------------------------------------------------
 
@@ -169,16 +227,25 @@ class Tables:
         }
         assert indexed == held, "S3: the claim index and the live leases differ"
         for device in self.devices.values():
-            self._check_relatives(device)
+            self._check_device(device)
         keys = Counter(lease.key for lease in self.leases.values())
         assert all(count == 1 for count in keys.values()), "two live leases of one server"
+        containers = {
+            lease.container_id: lease.id for lease in self.leases.values() if lease.container_id
+        }
+        assert containers == self.lease_of_container, "the container index is wrong"
+        waiting = [e for e in self.entries.values() if e.state is EntryState.QUEUED]
+        line = sorted((entry.seq, entry.id) for entry in waiting)
+        assert line == self._line, "the line and the waiting entries differ"
+        assert self.queued_of == {entry.key: entry.id for entry in waiting}, "wrong key index"
 
-    def _check_relatives(self, device: Device) -> None:
-        taken = self.claims.get(device.id)
+    def _check_device(self, device: Device) -> None:
+        taken = self.claims.get(device.id, {})
         if device.parent and taken:
-            assert not self.claims.get(device.parent), f"S4: {device.id} and its parent claimed"
+            holders = {*taken.values(), *self.claims.get(device.parent, {}).values()}
+            assert len(holders) == 1 or device.parent not in self.claims, f"S4: {device.id}"
         # a mode never changes under a claim, so a claimed atom always exists (S4, S10)
-        assert all(0 <= atom < device.atoms for atom in taken or {}), f"S10: {device.id} {taken}"
+        assert all(0 <= atom < device.atoms for atom in taken), f"S10: {device.id} {taken}"
 
 
 def _check_lease(lease: Lease) -> None:
