@@ -163,6 +163,7 @@ def test_load_gives_open_things_only_and_in_order(ledger: Ledger) -> None:
         "starting",
         "reserved",
     ]
+    assert replay(whole_journal(ledger)) == loaded
 
 
 def test_the_history_of_leases_is_asked_by_user_and_state(ledger: Ledger) -> None:
