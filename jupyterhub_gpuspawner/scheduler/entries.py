@@ -118,9 +118,8 @@ def detached(core: Core, event: events.Detached, now: float) -> None:
     """Remember since when nobody waits for the entry; it keeps its place for a while."""
     if event.entry_id in core.attached:
         core.attached.discard(event.entry_id)
+        core.detached[event.entry_id] = now
         core.stirred = True
-        if event.entry_id in core.tables.entries:
-            core.detached[event.entry_id] = now
 
 
 def cancelled(core: Core, event: events.Cancelled, now: float) -> None:

@@ -100,18 +100,15 @@ class Pass:
                 reasons[closed] += 1
             return None
         free = []
-        held = 0
+        against: Counter[Reason] = Counter()
         for device in devices:
             reason, atoms = self._free(device)
-            if reason is not None:
-                reasons[reason] += 1
-            elif device.id in self._held.devices:
-                held += 1
-            else:
+            if reason is None:
                 free.append((device, tuple(atoms)))
+            else:
+                against[reason] += 1
         if len(free) < request.count:
-            if len(free) + held >= request.count:
-                reasons[Reason.BEHIND_OTHERS] += 1
+            reasons.update(_nearest(against, request.count - len(free)))
             return None
         memory_left = self._memory_left(node, request)
         short = self._too_small(node, request, memory_left)
@@ -134,6 +131,8 @@ class Pass:
         atoms = self._tables.free_atoms(device)
         if not atoms or device.id in self._settling:
             return Reason.DEVICE_BUSY, []
+        if device.id in self._held.devices:
+            return Reason.BEHIND_OTHERS, []
         return None, atoms
 
     def _memory_left(self, node: Node, request: GPURequest) -> int:
@@ -175,6 +174,19 @@ class Pass:
             held.devices.update(devices)
             held.memory[node.name] = max(held.memory.get(node.name, 0), request.memory)
             held.nano_cpus[node.name] = max(held.nano_cpus.get(node.name, 0), cpu)
+
+
+def _nearest(against: Counter[Reason], missing: int) -> Counter[Reason]:
+    """The reasons that count where ``missing`` devices are missing on a node.
+
+    Busy ones are the obstacle only where their end would do; else the broken or closed ones are.
+    """
+    behind, busy = against.pop(Reason.BEHIND_OTHERS, 0), against.pop(Reason.DEVICE_BUSY, 0)
+    if behind >= missing:
+        return Counter([Reason.BEHIND_OTHERS])
+    if behind + busy >= missing:
+        return Counter([Reason.DEVICE_BUSY])
+    return against
 
 
 def why(reasons: Mapping[Reason, int]) -> Reason:

@@ -111,6 +111,17 @@ def test_a_second_container_of_a_lease_may_not_start(running):
     assert world.lease(ann).container_id == "c1"
 
 
+def test_a_lease_whose_entry_was_lost_can_still_be_used():
+    world = World("g1")
+    ann = world.ask("ann")
+    state = type(world.state)(world.state.settings, epoch=2)
+    state.restore([LeaseStored(lease=world.lease(ann))], world.now)
+    world.state = state
+    world.bind(ann)
+    world.end(ann)
+    assert world.state.tables.leases == {}
+
+
 def test_one_container_serves_one_lease():
     world = World("g1", "g2")
     ann, bob = world.ask("ann"), world.ask("bob")

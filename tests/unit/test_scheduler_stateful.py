@@ -1,0 +1,429 @@
+"""Random lives of a small installation, against a naive model of who holds what.
+
+Two nodes with four GPUs (one of them shared, one in MIG mode), four users, a few servers each.
+The model below knows only what was *asked of the engine* and what was *granted*: it recomputes
+the invariants from lists, without the indices of the tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from jupyterhub_gpuspawner.errors import RefusedError
+from jupyterhub_gpuspawner.scheduler import events
+from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored
+from jupyterhub_gpuspawner.scheduler.models import (
+    Admin,
+    DeviceStatus,
+    EntryState,
+    GPURequest,
+    Health,
+    Lease,
+    LeaseState,
+    Limits,
+    Mode,
+    NodeState,
+    Settings,
+)
+from jupyterhub_gpuspawner.scheduler.state import SchedulerState
+from tests.unit.scheduler_world import GIB, dump, gpu, key, machine, stored
+
+PARTS = tuple(
+    gpu(f"m{n}", "n2", mode=Mode.MIG, parent="b1", memory=20 * GIB, simulated=False) for n in (1, 2)
+)
+DEVICES = (
+    gpu("a1", simulated=False),
+    gpu("a2"),
+    gpu("s3", mode=Mode.SLOTS, atoms=2),
+    gpu("b1", "n2", simulated=False),
+    *PARTS,
+)
+PARENT = {device.id: device.parent for device in DEVICES if device.parent}
+NODES = ("n1", "n2")
+USERS = ("ann", "ann/two", "bob", "bob/two", "cy", "dan")
+GROUPS = {"ann": ("lab",), "bob": ("lab", "all"), "cy": ("all",), "dan": ()}
+BUDGET = 80 * GIB
+
+requests = st.builds(
+    GPURequest,
+    count=st.sampled_from([0, 1, 1, 1, 2]),
+    sharing=st.sampled_from([Mode.EXCLUSIVE, Mode.EXCLUSIVE, Mode.SLOTS, Mode.MIG]),
+    memory=st.sampled_from([0, 0, 10 * GIB, 50 * GIB]),
+    cpu=st.sampled_from([0.0, 0.1, 2.0]),
+    length=st.sampled_from([None, 3600.0]),
+)
+limits = st.builds(
+    Limits,
+    per_user=st.sampled_from([None, 1, 2]),
+    groups=st.sampled_from([{}, {"lab": 2}, {"all": 1}]),
+    queued_per_user=st.sampled_from([1, 10]),
+)
+statuses = st.sampled_from(
+    [
+        DeviceStatus(),
+        DeviceStatus(),
+        DeviceStatus(),
+        DeviceStatus(health=Health.SUSPECT),
+        DeviceStatus(health=Health.BAD),
+        DeviceStatus(foreign=True),
+        None,
+    ]
+)
+nodes = st.sampled_from(NODES)
+
+
+class Installation(RuleBasedStateMachine):
+    """Events in any order, also such as nobody in his senses would send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.state = SchedulerState(Settings(), epoch=1)
+        #: the same events, handled by another scheduler: it must decide the same
+        self.twin = SchedulerState(Settings(), epoch=1)
+        self.ids = 0
+        self.boots = dict.fromkeys(NODES, 1)
+        #: what the engine would show: container -> lease that it carries as a label
+        self.running: dict[str, str] = {}
+        #: devices that were released and not reported since
+        self.unseen: set[str] = set()
+        self.reconciled: set[str] = set()
+        self.attached: set[str] = set()
+
+    # -- one event -----------------------------------------------------------------------
+
+    def do(self, event: events.Event) -> list[Decision]:
+        before = dict(self.state.tables.leases)
+        known = dump(self.state.tables)
+        try:
+            decided = self.state.handle(event, self.now)
+        except RefusedError:
+            assert dump(self.state.tables) == known, "a refusal changes nothing"
+            try:
+                self.twin.handle(event, self.now)
+            except RefusedError:
+                return []
+            raise AssertionError("the same event is refused once and not twice") from None
+        assert self.twin.handle(event, self.now) == decided, "the same events, other decisions"
+        self.look_at(event, decided, before)
+        again = dump(self.state.tables)
+        assert self.state.handle(event, self.now) == [], "S9: a repetition decides something"
+        assert dump(self.state.tables) == again
+        return decided
+
+    def look_at(
+        self, event: events.Event, decided: list[Decision], before: dict[str, Lease]
+    ) -> None:
+        if isinstance(event, events.Submitted):
+            self.attached.add(self.entry_of(event.key))
+        stored_leases = [d.lease for d in decided if isinstance(d, LeaseStored)]
+        # first what was given back, then what was granted in its place
+        for lease in stored_leases:
+            if lease.state is LeaseState.RELEASED:
+                self.check_release(before[lease.id], event)
+                self.unseen.update(lease.devices)
+                for device in lease.devices:
+                    self.unseen.update(c for c, p in PARENT.items() if p == device)
+                    self.unseen.update({PARENT.get(device, device)})
+        for lease in stored_leases:
+            if lease.state is LeaseState.RESERVED and lease.id not in before:
+                self.check_grant(lease)
+        if isinstance(event, events.Tick):
+            for id, lease in before.items():
+                if lease.state is LeaseState.RUNNING:
+                    assert self.state.tables.leases[id].target is lease.target, "S11"
+
+    def check_release(self, lease: Lease, event: events.Event) -> None:
+        if lease.container_id is None:
+            assert lease.state is LeaseState.RESERVED
+        else:
+            assert isinstance(event, events.ContainerGone), "S3: released without proof"
+            assert event.container_id == lease.container_id, "S3: another container's end"
+
+    def check_grant(self, lease: Lease) -> None:
+        tables = self.state.tables
+        live = list(tables.leases.values())
+        assert lease.id in self.attached, "granted to nobody"
+        assert lease.node in self.reconciled, "S7: granted on an unknown node"
+        node = tables.nodes[lease.node]
+        assert (node.state, node.admin) == (NodeState.UP, Admin.OPEN), "S7"
+        for device in lease.devices:
+            status = tables.status[device]
+            fine = DeviceStatus(note=status.note)
+            assert status == fine, f"S7: {device} is {status}"
+            assert tables.devices[device].node == lease.node
+            assert tables.devices[device].mode is lease.request.sharing
+            assert tables.devices[device].simulated or device not in self.unseen, "S7: settling"
+        assert len(lease.devices) == lease.request.count
+        limit = self.state.settings.limits
+        mine = sum(len(x.claims) for x in live if x.key.user == lease.key.user)
+        assert limit.per_user is None or not lease.claims or mine <= limit.per_user, "S6"
+        for group in lease.groups:
+            held = sum(len(x.claims) for x in live if group in x.groups)
+            cap = limit.groups.get(group)
+            assert cap is None or not lease.claims or held <= cap, "S6"
+        if lease.request.memory:
+            used = sum(x.request.memory for x in live if x.node == lease.node)
+            assert used <= BUDGET, "S5"
+        self.check_order(lease)
+
+    def check_order(self, lease: Lease) -> None:
+        """Nobody younger is served before an older one that asked for just the same."""
+        tables = self.state.tables
+        seq = tables.entries[lease.id].seq
+        limit = self.state.settings.limits
+        for older in tables.queued():
+            free_to_go = limit.per_user is None and not limit.groups
+            same = replace(older.request, length=None) == replace(lease.request, length=None)
+            if older.seq < seq and older.id in self.attached and same and free_to_go:
+                assert older.key in tables.lease_of, f"{lease.key} passed {older.key}"
+
+    # -- helpers -------------------------------------------------------------------------
+
+    def entry_of(self, who: events.ServerKey) -> str:
+        tables = self.state.tables
+        return tables.queued_of.get(who) or tables.lease_of[who]
+
+    def some(self, data: st.DataObject, *states: LeaseState) -> str:
+        """A lease in one of the states, if there is one; else an id of nothing."""
+        leases = self.state.tables.leases.values()
+        ids = sorted(lease.id for lease in leases if not states or lease.state in states)
+        return data.draw(st.sampled_from([*ids, "nothing"] if ids else ["nothing"]))
+
+    # -- rules: spawns -------------------------------------------------------------------
+
+    @initialize()
+    def first_reports(self) -> None:
+        for name in NODES:
+            self.reconcile(name, {device.id: DeviceStatus() for device in DEVICES})
+
+    @rule(user=st.sampled_from(USERS), request=requests, boot=st.sampled_from("12"))
+    def submit(self, user: str, request: GPURequest, boot: str) -> None:
+        self.ids += 1
+        self.do(
+            events.Submitted(
+                entry_id=f"e{self.ids}",
+                key=key(user),
+                groups=GROUPS[key(user).user],
+                request=request,
+                boot_id=boot,
+            )
+        )
+
+    @rule(user=st.sampled_from(USERS))
+    def submit_again(self, user: str) -> None:
+        entries = self.state.tables.entries.values()
+        for entry in [entry for entry in entries if entry.key == key(user)][:1]:
+            self.submit(user, entry.request, "1")
+
+    @rule(data=st.data(), cancel=st.booleans())
+    def leave(self, data: st.DataObject, cancel: bool) -> None:
+        ids = sorted(self.state.tables.entries) or ["nothing"]
+        entry_id = data.draw(st.sampled_from(ids))
+        if cancel:
+            self.do(events.Cancelled(entry_id=entry_id))
+            return
+        entry = self.state.tables.entries.get(entry_id)
+        if entry is not None and entry.state is EntryState.QUEUED:
+            self.attached.discard(entry_id)
+        self.do(events.Detached(entry_id=entry_id))
+
+    @rule(boot=st.sampled_from("12"))
+    def hub_seen(self, boot: str) -> None:
+        self.do(events.BootSeen(boot_id=boot))
+
+    # -- rules: containers ---------------------------------------------------------------
+
+    @rule(data=st.data(), other=st.sampled_from(["", "", "-other"]))
+    def bind(self, data: st.DataObject, other: str) -> None:
+        lease_id = self.some(data, LeaseState.RESERVED, LeaseState.STARTING, LeaseState.STOPPING)
+        container = f"c-{lease_id}{other}"
+        before = self.state.tables.leases.get(lease_id)
+        self.do(events.BindAsked(lease_id=lease_id, container_id=container))
+        lease = self.state.tables.leases.get(lease_id)
+        if lease is not None and lease.container_id == container and lease.live:
+            if before is not None and before.container_id is None:
+                assert before.state is LeaseState.RESERVED
+            if lease.state is LeaseState.STARTING:
+                self.running[container] = lease_id
+
+    @rule(data=st.data())
+    def container_runs(self, data: st.DataObject) -> None:
+        self.do(events.ContainerRunning(lease_id=self.some(data)))
+
+    @rule(data=st.data())
+    def stop(self, data: st.DataObject) -> None:
+        self.do(events.StopWanted(lease_id=self.some(data)))
+
+    @rule(data=st.data(), wrong=st.sampled_from([False, False, True]))
+    def container_goes(self, data: st.DataObject, wrong: bool) -> None:
+        lease_id = self.some(data)
+        lease = self.state.tables.leases.get(lease_id)
+        container = (lease.container_id if lease else None) or f"c-{lease_id}"
+        if wrong:
+            container += "-wrong"
+        self.running.pop(container, None)
+        self.do(events.ContainerGone(lease_id=lease_id, container_id=container))
+
+    @rule(data=st.data())
+    def stop_hangs(self, data: st.DataObject) -> None:
+        self.do(events.StopHung(lease_id=self.some(data, LeaseState.STOPPING)))
+
+    @rule(
+        user=st.sampled_from(USERS),
+        data=st.data(),
+        devices=st.lists(st.sampled_from(["a1", "a2", "s3", "m1", "new"]), max_size=2),
+    )
+    def container_found(self, user: str, data: st.DataObject, devices: list[str]) -> None:
+        self.ids += 1
+        lease_id = data.draw(st.sampled_from([f"old{self.ids}", self.some(data)]))
+        self.do(
+            events.ContainerFound(
+                lease_id=lease_id,
+                container_id=f"found{self.ids}",
+                key=key(user),
+                node="n1",
+                devices=tuple(devices),
+                request=GPURequest(count=len(devices)),
+            )
+        )
+
+    # -- rules: nodes and time -------------------------------------------------------------
+
+    def report(self, name: str, status: dict[str, DeviceStatus | None], boot: str) -> None:
+        listed = tuple(
+            (device, seen)
+            for device in DEVICES
+            if device.node == name and (seen := status.get(device.id)) is not None
+        )
+        self.unseen -= {device.id for device, _ in listed}
+        node = machine(name, boot_id=boot)
+        if self.state.tables.nodes.get(name, node).boot_id != boot:
+            self.reconciled.discard(name)
+        self.do(events.NodeReported(node=node, devices=listed))
+
+    def reconcile(self, name: str, status: dict[str, DeviceStatus | None]) -> None:
+        self.report(name, status, f"boot-{self.boots[name]}")
+        self.reconciled.add(name)
+        self.do(events.NodeReconciled(node=name))
+
+    @rule(name=nodes, status=st.fixed_dictionaries({d.id: statuses for d in DEVICES}))
+    def node_reports(self, name: str, status: dict[str, DeviceStatus | None]) -> None:
+        self.reconcile(name, status)
+
+    @rule(name=nodes)
+    def all_is_well(self, name: str) -> None:
+        self.reconcile(name, {device.id: DeviceStatus() for device in DEVICES})
+
+    @rule(name=nodes)
+    def node_reboots(self, name: str) -> None:
+        self.boots[name] += 1
+        self.report(name, {}, f"boot-{self.boots[name]}")
+
+    @rule(name=nodes, state=st.sampled_from(NodeState))
+    def node_changes(self, name: str, state: NodeState) -> None:
+        before = self.state.tables.nodes[name].state
+        if state is not NodeState.UP and (before, state) != (NodeState.DOWN, NodeState.SILENT):
+            self.reconciled.discard(name)
+        leases = {id: lease.state for id, lease in self.state.tables.leases.items()}
+        self.do(events.NodeChanged(node=name, state=state))
+        if state is not NodeState.UP:
+            now = {id: lease.state for id, lease in self.state.tables.leases.items()}
+            assert now.items() >= leases.items(), "silence released or stopped something"
+
+    @rule(data=st.data(), admin=st.sampled_from([Admin.OPEN, *Admin]))
+    def admin_decides(self, data: st.DataObject, admin: Admin) -> None:
+        what = data.draw(st.sampled_from([*NODES, "a1", "b1"]))
+        if what in NODES:
+            self.do(events.AdminAsked(admin=admin, node=what))
+        else:
+            self.do(events.AdminAsked(admin=admin, device=what))
+
+    @rule(limit=limits)
+    def settings_change(self, limit: Limits) -> None:
+        states = {id: lease.state for id, lease in self.state.tables.leases.items()}
+        self.do(events.SettingsChanged(settings=Settings(limits=limit)))
+        now = {id: lease.state for id, lease in self.state.tables.leases.items()}
+        assert now.items() >= states.items(), "S6: a limit stopped something"
+
+    @rule(seconds=st.sampled_from([1, 16, 121, 601, 4000]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+        self.do(events.Tick())
+
+    @precondition(lambda self: self.state.tables.leases or self.state.tables.entries)
+    @rule()
+    def scheduler_restarts(self) -> None:
+        """What the ledger holds is the whole of what is believed."""
+        for name in ("state", "twin"):
+            old = getattr(self, name)
+            new = SchedulerState(old.settings, epoch=2)
+            new.restore(stored(old.tables), self.now)
+            assert dump(new.tables) == dump(old.tables)
+            setattr(self, name, new)
+        self.unseen = set(self.state.tables.devices)
+        self.reconciled = set()
+        self.attached = {
+            entry.id
+            for entry in self.state.tables.entries.values()
+            if entry.state is not EntryState.QUEUED
+        }
+
+    # -- what always holds -------------------------------------------------------------------
+
+    @invariant()
+    def the_state_is_valid(self) -> None:
+        self.state.validate()
+
+    @invariant()
+    def no_atom_is_held_twice_and_none_is_lost(self) -> None:
+        tables = self.state.tables
+        atoms = [(c.device, c.atom) for lease in tables.leases.values() for c in lease.claims]
+        assert len(atoms) == len(set(atoms)), "S1"
+        for device in tables.devices.values():
+            held = [atom for name, atom in atoms if name == device.id]
+            free = tables.free_atoms(device)
+            family = {PARENT.get(device.id), *(c for c, p in PARENT.items() if p == device.id)}
+            if not family & {name for name, _ in atoms}:
+                assert sorted(free + held) == list(range(device.atoms)), "S10"
+            else:
+                assert free == []
+
+    @invariant()
+    def a_gpu_and_its_instances_are_never_in_different_leases(self) -> None:
+        holder: dict[str, set[str]] = {}
+        for lease in self.state.tables.leases.values():
+            for device in lease.devices:
+                holder.setdefault(device, set()).add(lease.id)
+        for child, parent in PARENT.items():
+            if child in holder and parent in holder:
+                assert holder[child] == holder[parent], "S4"
+
+    @invariant()
+    def every_open_container_that_we_let_start_has_its_lease(self) -> None:
+        for container, lease_id in self.running.items():
+            lease = self.state.tables.leases.get(lease_id)
+            assert lease is not None and lease.container_id == container, "S3"
+
+    @invariant()
+    def every_waiting_entry_has_a_reason_and_a_place(self) -> None:
+        line = self.state.waiting()
+        assert [waiting.position for waiting in line] == list(range(1, len(line) + 1))
+        assert [w.entry.seq for w in line] == sorted(w.entry.seq for w in line)
+        twin = [(w.entry.id, w.reason) for w in self.twin.waiting()]
+        assert [(w.entry.id, w.reason) for w in line] == twin
+
+
+TestInstallation = Installation.TestCase
+TestInstallation.settings = settings(
+    max_examples=25,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
