@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-#: Networks that tests create get addresses from here.
-NETWORK_RANGE = "10.79.0.0/16"
-
-
 def daemon_config(tag: str, resolvers: Sequence[str]) -> dict[str, Any]:
     """The daemon's settings. ``tag`` names its bridge and its control group."""
     return {
@@ -18,7 +14,9 @@ def daemon_config(tag: str, resolvers: Sequence[str]) -> dict[str, Any]:
         "features": {"cdi": True},
         "cdi-spec-dirs": ["/etc/cdi"],
         "bridge": tag,
-        "default-address-pools": [{"base": NETWORK_RANGE, "size": 26}],
+        # No "default-address-pools": with it, a daemon that starts again deletes the interface
+        # "docker0" of its network namespace (daemon_unix.go, "Clear stale bridge network"), and
+        # that one is the host's own engine's. Docker picks subnets that no route here touches.
         # For containers and image builds; the daemon itself has no resolver.
         "dns": list(resolvers),
         # The host's firewall and forwarding belong to the host.
