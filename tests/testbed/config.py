@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+
 def daemon_config(tag: str, resolvers: Sequence[str]) -> dict[str, Any]:
     """The daemon's settings. ``tag`` names its bridge and its control group."""
     return {
