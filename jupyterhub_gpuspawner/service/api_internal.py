@@ -1,0 +1,179 @@
+"""The API between spawner and service. Addresses and bodies are those of ``client.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+from tornado.iostream import StreamClosedError
+
+from .. import __version__
+from ..errors import LedgerError, RefusedError
+from ..scheduler import events
+from ..scheduler.models import Reason
+from . import bodies, waiters
+from .identity import key
+from .summary import summary
+from .web import InternalHandler, JSONHandler
+
+#: seconds between two lines of a stream on which nothing changes
+KEEP_ALIVE = 10.0
+_ID = r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127})"
+
+
+class HealthHandler(JSONHandler):
+    """``GET api/health``: alive, and how far the start is. No token."""
+
+    def get(self) -> None:
+        status = self.desk.status()
+        self.finish(
+            {
+                "ok": True,
+                "phase": status.phase.value,
+                "reason": status.reason.value if status.reason else None,
+                "message": status.message,
+                "version": __version__,
+            }
+        )
+
+
+class SummaryHandler(InternalHandler):
+    """``GET api/internal/summary``: what exists, what is free, how many wait."""
+
+    async def get(self) -> None:
+        answer = await self.answer(lambda: self.desk.read(summary))
+        if answer is not None:
+            self.finish({"version": __version__, "ledger": self.desk.ledger_id, **answer})
+
+
+class RequestsHandler(InternalHandler):
+    """``POST api/internal/requests``: ask, and wait on the connection."""
+
+    waiter: waiters.Waiter | None = None
+
+    async def post(self) -> None:
+        async def read() -> bodies.Ask:
+            return bodies.read(bodies.Ask, self.request.body)
+
+        ask = await self.answer(read)
+        if ask is None:
+            return
+        self.desk.hub_seen(ask.boot_id)
+        self.waiter = waiter = waiters.Waiter(event=self._event(ask))
+        self.set_header("Content-Type", "application/x-ndjson")
+        self.desk.waiters.enter(waiter)
+        try:
+            await self._serve(waiter)
+        except StreamClosedError:
+            pass
+        finally:
+            if self.desk.waiters.leave(waiter) and not waiter.final:
+                self.desk.detached(waiter.entry)
+
+    def on_connection_close(self) -> None:
+        if self.waiter is not None:
+            self.waiter.end()
+
+    def _event(self, ask: bodies.Ask) -> events.Submitted:
+        return events.Submitted(
+            entry_id=ask.id or uuid.uuid4().hex,
+            key=key(ask.user, ask.server),
+            groups=tuple(ask.groups),
+            request=ask.request.value(),
+            profile=ask.profile,
+            boot_id=ask.boot_id,
+        )
+
+    async def _serve(self, waiter: waiters.Waiter) -> None:
+        while not waiter.over:
+            waiter.changed.clear()
+            if waiter.submit:
+                await self._submit(waiter)
+            self.write(json.dumps(waiter.line) + "\n")
+            await self.flush()
+            if waiter.final:
+                return
+            try:
+                await asyncio.wait_for(waiter.changed.wait(), KEEP_ALIVE)
+            except asyncio.TimeoutError:
+                continue
+
+    async def _submit(self, waiter: waiters.Waiter) -> None:
+        try:
+            await self.desk.submit(waiter)
+        except RefusedError as error:
+            self.desk.metrics.refused(error.reason)
+            waiter.tell(waiters.refused(error.reason, error.user_message))
+        except LedgerError as error:
+            # Whoever stands is asked to submit again when the ledger is back.
+            why = self.desk.excuse() or (Reason.LEDGER_UNAVAILABLE, error.user_message)
+            entry = waiter.entry or waiter.event.entry_id
+            waiter.tell(waiters.queued(entry, waiter.line.get("position", 0), *why))
+
+
+class CancelHandler(InternalHandler):
+    """``POST api/internal/requests/<entry>/cancel``. May be repeated."""
+
+    async def post(self, entry: str) -> None:
+        async def cancel() -> dict[str, Any]:
+            bodies.read(bodies.Nothing, self.request.body)
+            await self.desk.cancel(entry)
+            return {}
+
+        await _finish(self, cancel)
+
+
+class LeaseHandler(InternalHandler):
+    """``POST api/internal/leases/<lease>/bind|running|stopping|ended``."""
+
+    async def post(self, lease: str, verb: str) -> None:
+        work = {
+            "bind": self._bind,
+            "running": self._running,
+            "stopping": self._stopping,
+            "ended": self._ended,
+        }[verb]
+        await _finish(self, lambda: work(lease, self.request.body))
+
+    async def _bind(self, lease: str, data: bytes) -> dict[str, Any]:
+        body = bodies.read(bodies.Bind, data)
+        await self.desk.post(events.BindAsked(lease_id=lease, container_id=body.container_id))
+        return {}
+
+    async def _running(self, lease: str, data: bytes) -> dict[str, Any]:
+        bodies.read(bodies.Nothing, data)
+        await self.desk.post(events.ContainerRunning(lease_id=lease))
+        return {}
+
+    async def _stopping(self, lease: str, data: bytes) -> dict[str, Any]:
+        body = bodies.read(bodies.Stopping, data)
+        await self.desk.stopping(lease, body.reason)
+        return {}
+
+    async def _ended(self, lease: str, data: bytes) -> dict[str, Any]:
+        return {"released": await self.desk.ended(lease, bodies.read(bodies.Ended, data))}
+
+
+async def _finish(handler: InternalHandler, work: Any) -> None:
+    answer = await handler.answer(work)
+    if answer is not None:
+        handler.finish(answer)
+
+
+def routes(prefix: str, desk: Any) -> list[tuple[str, type[JSONHandler], dict[str, Any]]]:
+    """The routes under ``prefix`` (``/services/gpus/``)."""
+    with_desk = {"desk": desk}
+    api = f"{prefix}api/"
+    return [
+        (f"{api}health", HealthHandler, with_desk),
+        (f"{api}internal/summary", SummaryHandler, with_desk),
+        (f"{api}internal/requests", RequestsHandler, with_desk),
+        (f"{api}internal/requests/{_ID}/cancel", CancelHandler, with_desk),
+        (
+            f"{api}internal/leases/{_ID}/(bind|running|stopping|ended)",
+            LeaseHandler,
+            with_desk,
+        ),
+    ]

@@ -1,0 +1,137 @@
+"""The service as a program: options, port, and the loop that everything runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application as WebApplication
+from traitlets import TraitError, Unicode
+from traitlets.config import Application
+from traitlets.config.loader import ConfigFileNotFound
+
+from .. import __version__
+from ..errors import ConfigError, LedgerFenced
+from . import api_internal, pages
+from .desk import Desk
+from .options import GPUScheduler
+from .requeue import HubAPI
+from .runtime import Runtime
+from .service_token import service_token
+from .supervisor import EXIT_FENCED
+from .web import NotFoundHandler
+
+__all__ = ["GPUScheduler", "SchedulerApp", "web_application"]
+
+log = logging.getLogger("gpus")
+
+#: bytes of a request's body
+LARGEST_BODY = 1024 * 1024
+#: seconds the tasks get to end
+STOP_LIMIT = 5.0
+
+
+class SchedulerApp(Application):
+    """Runs the scheduler; ``python -m jupyterhub_gpuspawner.service`` starts it."""
+
+    name = "gpus"
+    version = __version__
+    description = "Scheduler service of jupyterhub-gpuspawner"
+    classes = [GPUScheduler]
+    aliases = {"config": "SchedulerApp.config_file"}
+
+    config_file = Unicode(help="JSON or Python file with a ``GPUScheduler`` section.").tag(
+        config=True
+    )
+
+    @classmethod
+    def launch(cls, arguments: Sequence[str]) -> int:
+        """Read the options and run until a signal comes; the exit code. ``ConfigError``."""
+        app = cls()
+        try:
+            app.parse_command_line(list(arguments))
+            if app.config_file:
+                given = copy.deepcopy(app.cli_config)
+                folder, name = os.path.split(os.path.abspath(app.config_file))
+                app.load_config_file(name, path=folder)
+                app.update_config(given)
+            elif app.extra_args:
+                raise ConfigError(f"unknown argument {app.extra_args[0]!r}")
+        except ConfigFileNotFound:
+            raise ConfigError(f"--config {app.config_file}: there is no such file") from None
+        except (TraitError, ValueError) as error:
+            raise ConfigError(" ".join(str(error).split())) from None
+        options = GPUScheduler(config=app.config)
+        return asyncio.run(serve(options))
+
+
+async def serve(options: GPUScheduler) -> int:
+    """Bind the port, answer, and bring up the rest; the exit code."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+
+    def end(code: int) -> None:
+        if not stop.done():
+            stop.set_result(code)
+
+    def fenced(error: LedgerFenced) -> None:
+        end(EXIT_FENCED)
+
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, end, 0)
+    desk = Desk(service_token(options.token_path), os.environ.get("GPUS_BOOT_ID", ""))
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
+    server = HTTPServer(web_application(desk, prefix), max_body_size=LARGEST_BODY)
+    sockets = _listen(options)
+    server.add_sockets(sockets)
+    log.info("serving on %s:%d%s", *sockets[0].getsockname()[:2], prefix)
+    hub = HubAPI.from_environment()
+    runtime = Runtime(options, desk, hub=hub.start if hub else None, on_fenced=fenced)
+    running = asyncio.create_task(runtime.run(), name="runtime")
+    running.add_done_callback(lambda _: end(1))
+    code = await stop
+    server.stop()
+    if running.done() and not running.cancelled() and running.exception() is not None:
+        log.error("scheduler: a part of it failed", exc_info=running.exception())
+    running.cancel()
+    await asyncio.wait([running], timeout=STOP_LIMIT)
+    log.info("ended")
+    return code
+
+
+def web_application(desk: Desk, prefix: str) -> WebApplication:
+    """All routes under ``prefix``, which begins and ends with ``/``."""
+    routes: list[Any] = [*api_internal.routes(prefix, desk), *pages.routes(prefix, desk)]
+    return WebApplication(
+        routes,
+        default_handler_class=NotFoundHandler,
+        default_handler_args={"desk": desk},
+        cookie_secret=os.urandom(32),
+        log_function=_log_request,
+        autoreload=False,
+        compress_response=False,
+    )
+
+
+def _listen(options: GPUScheduler) -> list[socket.socket]:
+    host, port = options.bind()
+    try:
+        return bind_sockets(port, host)
+    except OSError as error:
+        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
+
+
+def _log_request(handler: Any) -> None:
+    """Failures only, and never a query: it may hold a login's code."""
+    status = handler.get_status()
+    if status >= 500:
+        request = handler.request
+        log.warning("%s %s: answered %d", request.method, request.path[:200], status)

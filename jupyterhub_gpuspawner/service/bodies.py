@@ -1,0 +1,99 @@
+"""What the internal API accepts, checked to the last field.
+
+Anything else is an error with one clear line, never an exception further in.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from ..errors import RequestError
+from ..scheduler.models import GPURequest, Mode, Reason
+from ..units import MAX_DURATION, MAX_MEMORY
+
+#: any text but NUL, which databases refuse
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
+_Text = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
+_Words = Annotated[str, StringConstraints(max_length=20_000)]
+_Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+B = TypeVar("B", bound=_Body)
+
+
+class Request(_Body):
+    """The GPUs, memory and processors asked for."""
+
+    count: int = Field(0, ge=0, le=1024)
+    model: _Text | None = None
+    min_memory: int = Field(0, ge=0, le=MAX_MEMORY)
+    sharing: Mode = Mode.EXCLUSIVE
+    length: float | None = Field(None, gt=0, le=MAX_DURATION)
+    cpu: float = Field(0.0, ge=0, le=65536)
+    memory: int = Field(0, ge=0, le=MAX_MEMORY)
+
+    def value(self) -> GPURequest:
+        """The same as the scheduler's value."""
+        return GPURequest(
+            count=self.count,
+            model=self.model,
+            min_memory=self.min_memory,
+            sharing=self.sharing,
+            length=self.length,
+            cpu=self.cpu,
+            memory=self.memory,
+        )
+
+
+class Ask(_Body):
+    """``POST requests``."""
+
+    id: _Id | None = None
+    user: _Name
+    server: _Text = ""
+    groups: list[_Text] = Field(default_factory=list, max_length=1000)
+    profile: _Text = ""
+    boot_id: _Text = ""
+    request: Request = Field(default_factory=lambda: Request.model_validate({}))
+
+
+class Nothing(_Body):
+    """``POST …/cancel`` and ``…/running``."""
+
+
+class Bind(_Body):
+    """``POST leases/<id>/bind``."""
+
+    container_id: _Id
+
+
+class Stopping(_Body):
+    """``POST leases/<id>/stopping``."""
+
+    reason: Reason = Reason.STOPPED
+
+
+class Ended(_Body):
+    """``POST leases/<id>/ended``."""
+
+    reason: Reason = Reason.EXITED
+    note: _Words = ""
+    exit_code: int | None = Field(None, ge=-(2**31), lt=2**32)
+    oom: bool = False
+
+
+def read(model: type[B], data: bytes) -> B:
+    """Read a body; an empty one counts as ``{}``. Raises ``RequestError`` with one line."""
+    try:
+        return model.model_validate_json(data or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        text = f"{where}: {first['msg']}" if where else str(first["msg"])
+        raise RequestError(" ".join(text.split())) from None

@@ -1,0 +1,204 @@
+"""What handlers and pages may ask of the scheduler, whatever state the service is in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import LedgerError
+from ..scheduler import events
+from ..scheduler.models import Injection, Reason, Text
+from ..scheduler.state import SchedulerState
+from .actor import Actor, Post
+from .bodies import Ended
+from .inventory import Inventory
+from .metrics import Metrics
+from .reconciler import Reconciler
+from .waiters import Waiter, Waiters
+from .words import REASONS
+
+log = logging.getLogger("gpus")
+T = TypeVar("T")
+
+#: seconds to look for the proof of an end while the Hub waits for the answer
+SETTLE_LIMIT = 12.0
+_UUID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+class Phase(Text):
+    """How far the service is."""
+
+    #: the ledger is not open yet
+    STARTING = "starting"
+    #: ledger and engine are not compared yet, or the engine does not answer
+    RECONCILING = "reconciling"
+    #: grants are made
+    SERVING = "serving"
+    #: the ledger can't be written
+    READ_ONLY = "read_only"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """What health, page and waiting users are told."""
+
+    phase: Phase
+    reason: Reason | None = None
+    #: one sentence for users
+    message: str = ""
+
+
+class Desk:
+    """One for each service. ``actor`` and ``reconciler`` are None until the ledger is open."""
+
+    def __init__(self, token: str, boot_id: str = "") -> None:
+        self.token = token
+        self.metrics = Metrics()
+        self.waiters = Waiters(self._injection, self.excuse)
+        self.actor: Actor | None = None
+        self.reconciler: Reconciler | None = None
+        self.inventory: Inventory | None = None
+        self.ledger_id = ""
+        #: of the Hub process that lives now
+        self.boot_id = boot_id
+        #: why the ledger is not open yet
+        self.opening = Status(
+            phase=Phase.STARTING,
+            reason=Reason.SCHEDULER_STARTING,
+            message=REASONS[Reason.SCHEDULER_STARTING],
+        )
+        self._managed = bool(boot_id)
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- how it is -----------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """The phase, and why it is not ``serving``."""
+        if self.actor is None or self.reconciler is None:
+            return self.opening
+        if self.actor.trouble is not None:
+            begun = self.actor.started
+            reason = Reason.LEDGER_UNAVAILABLE if begun else Reason.SCHEDULER_STARTING
+            phase = Phase.READ_ONLY if begun else Phase.STARTING
+            return Status(phase=phase, reason=reason, message=REASONS[reason])
+        if self.reconciler.trouble is not None:
+            reason, message = self.reconciler.trouble
+            message = message or REASONS[reason]
+            return Status(phase=Phase.RECONCILING, reason=reason, message=message)
+        return Status(phase=Phase.SERVING)
+
+    def excuse(self) -> tuple[Reason, str] | None:
+        """Why nothing is granted to anybody now; None while serving."""
+        status = self.status()
+        return None if status.reason is None else (status.reason, status.message)
+
+    async def read(self, look: Callable[[SchedulerState], T]) -> T:
+        """``look(state)``, with nothing in it that is not stored. LedgerError in trouble."""
+        return await self._open().read(look)
+
+    # -- requests ------------------------------------------------------------------------
+
+    def hub_seen(self, boot_id: str) -> None:
+        """A request came from this Hub process. An unmanaged service learns it like that."""
+        if boot_id and not self._managed and boot_id != self.boot_id:
+            self.boot_id = boot_id
+            self.later(events.BootSeen(boot_id=boot_id))
+
+    async def submit(self, waiter: Waiter) -> None:
+        """Put the waiter in line. RefusedError, LedgerError."""
+        actor = self._open()
+        wanted = waiter.event
+
+        def fresh(state: SchedulerState) -> events.Event:
+            # An id that somebody else has would end in their lease: then take a new one.
+            known = state.tables.entries.get(wanted.entry_id)
+            lease = state.tables.leases.get(wanted.entry_id)
+            if any(thing is not None and thing.key != wanted.key for thing in (known, lease)):
+                waiter.event = events.Submitted(
+                    entry_id=uuid.uuid4().hex,
+                    key=wanted.key,
+                    groups=wanted.groups,
+                    request=wanted.request,
+                    profile=wanted.profile,
+                    boot_id=wanted.boot_id,
+                )
+            return waiter.event
+
+        await actor.post_then(fresh, lambda state: self.waiters.seat(waiter, state))
+
+    def detached(self, entry: str) -> None:
+        """The connection of a waiter is gone."""
+        self.later(events.Detached(entry_id=entry))
+
+    async def cancel(self, entry: str) -> None:
+        """The user does not want it any more. May be repeated. LedgerError."""
+        waiter = self.waiters.find(entry)
+        if waiter is not None and waiter.submit:
+            waiter.cancel()  # it has no place yet, and does not get one
+            entry = waiter.entry or entry
+        await self._open().post(events.Cancelled(entry_id=entry))
+
+    # -- leases --------------------------------------------------------------------------
+
+    async def post(self, post: Post) -> None:
+        """Handle an event. RefusedError, LedgerError."""
+        await self._open().post(post)
+
+    async def stopping(self, lease: str, reason: Reason) -> None:
+        """The Hub is about to stop a server: store the intent, leave the stop to the Hub."""
+        actor = self._open()
+        if self.reconciler is not None:
+            self.reconciler.hub_stops(lease)
+        await actor.post(events.StopWanted(lease_id=lease, reason=reason))
+
+    async def ended(self, lease: str, body: Ended) -> bool:
+        """The Hub says that a server has ended; whether its devices are free."""
+        self._open()
+        assert self.reconciler is not None
+        reason = Reason.OUT_OF_MEMORY if body.oom else body.reason
+        note = body.note
+        if not note and body.exit_code is not None:
+            note = f"ended with exit code {body.exit_code}"
+        work = self.reconciler.settle(lease, reason, note)
+        try:
+            return await asyncio.wait_for(work, SETTLE_LIMIT)
+        except asyncio.TimeoutError:
+            self.reconciler.nudge()
+            return False
+
+    # -- for the runtime -----------------------------------------------------------------
+
+    def later(self, post: Post) -> None:
+        """Post without waiting. What fails is made good by the next tick or rebuild."""
+        actor = self.actor
+        if actor is None:
+            return
+
+        async def work() -> None:
+            try:
+                await actor.post(post)
+            except LedgerError as error:
+                log.debug("not posted: %s", error)
+
+        task = asyncio.get_running_loop().create_task(work())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    def _open(self) -> Actor:
+        if self.actor is None:
+            raise LedgerError("the ledger is not open yet", self.opening.message)
+        return self.actor
+
+    def _injection(self, device: str) -> Injection | None:
+        return self.inventory.injections.get(device) if self.inventory is not None else None

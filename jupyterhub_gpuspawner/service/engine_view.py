@@ -1,0 +1,137 @@
+"""What the service asks of the engine, each as one call in the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import docker
+import docker.errors
+
+from ..engine import labels
+from ..engine.containers import remove, stop
+from ..engine.faults import says_gone
+from ..engine.observe import Observation, from_inspect, observe, observe_all
+from ..engine.owner import claim_engine
+from ..engine.pool import EnginePool
+from ..scheduler.models import GPURequest
+
+#: seconds a look may take, its turn included
+LOOK_LIMIT = 30.0
+#: containers of others whose configuration is remembered
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """One full look at the engine."""
+
+    #: our containers, running or not
+    ours: tuple[Observation, ...]
+    #: running containers of anybody else
+    others: tuple[Observation, ...]
+
+
+class EngineView:
+    """Everything the service does with Docker. Errors are those of the pool.
+
+    Parameters
+    ----------
+    pool:
+        Threads with a client each.
+    ledger:
+        Id of the ledger whose containers are ours.
+    stop_grace:
+        Seconds a container gets before it is killed.
+    """
+
+    def __init__(self, pool: EnginePool, ledger: str, stop_grace: float) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._stop_grace = max(int(stop_grace), 1)
+        self._strangers: dict[str, Observation] = {}
+
+    async def claim(self) -> tuple[Mapping[str, Any], str]:
+        """Claim the engine; Docker's ``/info`` and the API version it was asked with."""
+
+        def work(client: docker.DockerClient) -> tuple[Mapping[str, Any], str]:
+            claim_engine(client, self._ledger)
+            info = cast("Mapping[str, Any]", client.api.info())
+            return info, str(client.api._version)
+
+        return await self._pool.run("look", work, LOOK_LIMIT)
+
+    async def look(self) -> Seen:
+        """All our containers, and the running ones of others."""
+        return await self._pool.run("look", self._look, LOOK_LIMIT)
+
+    async def look_at(self, container_id: str) -> Observation | None:
+        """One container; None = the engine says that there is no such container."""
+        return await self._pool.run(
+            _key(container_id), lambda client: observe(client, container_id), LOOK_LIMIT
+        )
+
+    async def limits(self, container_id: str, devices: int) -> GPURequest:
+        """What a container that is to be adopted was given."""
+
+        def work(client: docker.DockerClient) -> GPURequest:
+            info = cast("dict[str, Any]", client.api.inspect_container(container_id))
+            host: Mapping[str, Any] = info.get("HostConfig") or {}
+            period = int(host.get("CpuPeriod") or 0) or 100_000
+            cpu = int(host.get("CpuQuota") or 0) / period or int(host.get("NanoCpus") or 0) / 1e9
+            memory = int(host.get("Memory") or 0)
+            return GPURequest(count=devices, memory=max(memory, 0), cpu=max(cpu, 0.0))
+
+        return await self._pool.run(_key(container_id), work, LOOK_LIMIT)
+
+    async def remove(self, container_id: str) -> None:
+        """Stop and remove a container whose lease says that it shall go."""
+        grace = self._stop_grace
+
+        def work(client: docker.DockerClient) -> None:
+            stop(client, container_id, grace)
+            remove(client, container_id)
+
+        await self._pool.run(_key(container_id), work, grace + 2 * LOOK_LIMIT)
+
+    async def discard(self, container_id: str) -> None:
+        """Remove a container that does not run. Docker refuses if it does."""
+
+        def work(client: docker.DockerClient) -> None:
+            try:
+                client.api.remove_container(container_id, v=True, force=False)
+            except docker.errors.NotFound as error:
+                if not says_gone(error):
+                    raise
+
+        await self._pool.run(_key(container_id), work, LOOK_LIMIT)
+
+    def _look(self, client: docker.DockerClient) -> Seen:
+        ours = tuple(observe_all(client, self._ledger))
+        known = {container.container_id for container in ours}
+        rows = cast("list[dict[str, Any]]", client.api.containers())
+        strangers: dict[str, Observation] = {}
+        for row in rows:
+            container_id = str(row["Id"])
+            if container_id in known or len(strangers) >= _REMEMBERED:
+                continue
+            if (row.get("Labels") or {}).get(labels.LEDGER) == self._ledger:
+                continue  # ours, and younger than the first list
+            # what a container was given never changes, so one look at each is enough
+            seen = self._strangers.get(container_id) or _stranger(client, container_id)
+            if seen is not None:
+                strangers[container_id] = seen
+        self._strangers = strangers
+        return Seen(ours=ours, others=tuple(strangers.values()))
+
+
+def _stranger(client: docker.DockerClient, container_id: str) -> Observation | None:
+    try:
+        return from_inspect(cast("dict[str, Any]", client.api.inspect_container(container_id)))
+    except docker.errors.NotFound:
+        return None
+
+
+def _key(container_id: str) -> str:
+    return f"container {container_id[:12]}"

@@ -1,0 +1,260 @@
+"""What the node has: from a device source and the engine to one report for the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .. import units
+from ..discovery import cdi
+from ..discovery.auto import AutoSource
+from ..discovery.base import Report, Source, Usage
+from ..discovery.engine import Capabilities, Plan, capabilities, plan
+from ..discovery.facts import read_node
+from ..discovery.nvml import NvmlSource
+from ..discovery.simulated import SimulatedSource
+from ..discovery.static import StaticSource
+from ..engine.observe import UNNAMED, Observation
+from ..errors import DiscoveryError
+from ..scheduler.events import NodeReported
+from ..scheduler.models import Device, DeviceStatus, Health, Injection, Lease
+from ..scheduler.state import SchedulerState
+from .options import GPUScheduler
+
+log = logging.getLogger("gpus.inventory")
+
+#: seconds a source may take; it has a shorter limit of its own
+LIMIT = 120.0
+
+Devices = tuple[tuple[Device, DeviceStatus], ...]
+
+
+class NoSource:
+    """A node without GPUs."""
+
+    name = "none"
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+
+    def discover(self) -> Report:
+        """The machine and no device."""
+        return Report(node=read_node(self._node))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """The device source that the options ask for."""
+
+    source: Source
+    #: the part of it that simulates, if any: its CDI spec is ours to write
+    simulated: SimulatedSource | None
+
+
+def make_sources(options: GPUScheduler, containers: Callable[[], Collection[str]]) -> Sources:
+    """Build the source. ``containers`` gives the ids of our containers, from any thread."""
+    node = options.node_name
+    simulated = None
+    if options.simulate and options.discovery in ("auto", "simulated"):
+        simulated = SimulatedSource(options.simulate, node)
+    nvml = NvmlSource(node, containers)
+    source: Source
+    if options.discovery == "simulated" and simulated is not None:
+        source = simulated
+    elif options.discovery == "static":
+        source = StaticSource(options.static_devices, node)
+    elif options.discovery == "nvml":
+        source = nvml
+    elif options.discovery == "auto":
+        source = AutoSource(node, nvml, simulated)
+    else:
+        source = NoSource(node)
+    return Sources(source=source, simulated=simulated)
+
+
+@dataclass(kw_only=True)
+class Inventory:
+    """Looks at the node's devices, and knows how each gets into a container."""
+
+    sources: Sources
+    #: directory for the CDI spec of simulated devices; "" = find one
+    cdi_dir: str = ""
+    #: the engine shares this machine's file system
+    local_engine: bool = True
+    #: device id -> way in; filled by each look
+    injections: Mapping[str, Injection] = field(default_factory=dict)
+    #: why the last look failed; "" = it did not
+    trouble: str = ""
+    _notes: frozenset[str] = frozenset()
+    _thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="discovery")
+    )
+    _busy: bool = False
+
+    async def look(self, info: Mapping[str, Any], api_version: str) -> tuple[Report, Plan]:
+        """Report and plan, from Docker's ``/info``. Raises ``DiscoveryError``."""
+        if self._busy:
+            raise DiscoveryError("the last look at the GPUs still hangs")
+        self._busy = True
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._thread, self._look, dict(info), api_version)
+        future.add_done_callback(self._done)
+        try:
+            report, how = await asyncio.wait_for(asyncio.shield(future), LIMIT)
+        except asyncio.TimeoutError:
+            raise DiscoveryError(f"no answer about the GPUs after {LIMIT:g} s") from None
+        self.injections = how.injections
+        for note in sorted(set(report.notes) - self._notes):
+            log.warning("%s: %s", report.node.name, note)
+        self._notes = frozenset(report.notes)
+        return report, how
+
+    def close(self) -> None:
+        """Let the thread end; a look that hangs is left behind."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self, future: asyncio.Future[Any]) -> None:
+        self._busy = False
+        if not future.cancelled():
+            future.exception()
+
+    def _look(self, info: dict[str, Any], api_version: str) -> tuple[Report, Plan]:
+        report = self.sources.source.discover()
+        report = replace(report, node=read_node(report.node.name, info=info))
+        engine = capabilities(info, api_version)
+        devices = [device for device, _ in report.devices]
+        return report, plan(devices, engine, self._local_names(devices, engine))
+
+    def _local_names(self, devices: list[Device], engine: Capabilities) -> frozenset[str]:
+        """CDI names that spec files define; the simulated ones are written first."""
+        if not engine.cdi:
+            return frozenset()
+        names: set[str] = set()
+        simulated = self.sources.simulated
+        if simulated is not None and any(device.simulated for device in devices):
+            names.update(self._write_simulated(simulated, engine))
+        if self.local_engine:
+            # without ours: whether that one counts is decided above
+            own = simulated.cdi_path(engine.spec_dirs[0]) if simulated is not None else None
+            names.update(cdi.names_in(engine.spec_dirs, without=own))
+        return frozenset(names)
+
+    def _write_simulated(self, simulated: SimulatedSource, engine: Capabilities) -> Iterable[str]:
+        directory = self.cdi_dir
+        if not directory:
+            if not self.local_engine:
+                return ()
+            directory = engine.spec_dirs[0]
+        try:
+            if simulated.write_cdi_spec(Path(directory)):
+                log.info("simulated GPUs are defined in %s", simulated.cdi_path(directory))
+        except DiscoveryError as error:
+            # a bind mount shows them as well
+            if str(error) not in self._notes:
+                log.info("simulated GPUs get in by bind mount: %s", error)
+            return ()
+        return [cdi.qualified(device.id) for device in simulated.devices]
+
+
+def foreign_use(
+    seen: Iterable[Observation], leases: Iterable[Lease], devices: Collection[Device]
+) -> dict[str, str]:
+    """Device id -> which running container uses it without holding it. Pure.
+
+    ``seen`` are containers of anybody; ``leases`` are the live ones.
+    """
+    held = {lease.container_id: set(lease.devices) for lease in leases}
+    used: dict[str, str] = {}
+    for container in seen:
+        if container.live and container.injected:
+            own = held.get(container.container_id, set())
+            name = container.name or container.container_id[:12]
+            for device in _named(container.injected, devices) - own:
+                used[device] = f"container {name} uses it"
+    return used
+
+
+def _named(injected: Iterable[str], devices: Collection[Device]) -> set[str]:
+    """Ids of our devices that the words in a container's configuration mean."""
+    found: set[str] = set()
+    for name in injected:
+        for device in devices:
+            path = f"/dev/nvidia{device.index}"
+            real = not device.simulated
+            if name == device.id or (real and name in (UNNAMED, path, device.parent)):
+                found.add(device.id)
+    return found
+
+
+def merged(report: Report, how: Plan, foreign: Mapping[str, str], held: Collection[str]) -> Devices:
+    """The report's devices with all that is known about their use. Pure.
+
+    ``held``: devices that were in a live lease at any time since before the report was made.
+    A free device that is not seen empty is in use by somebody.
+    """
+    devices: list[tuple[Device, DeviceStatus]] = []
+    for device, status in report.devices:
+        notes = [status.note] if status.note else []
+        problem = how.problems.get(device.id)
+        if problem is not None:
+            notes.append(problem)
+            if status.health is Health.OK:
+                status = replace(status, health=Health.SUSPECT)
+        use = foreign.get(device.id) or _leftover(report.usage.get(device.id), device.id in held)
+        if use is not None:
+            notes.append(use)
+            status = replace(status, foreign=True)
+        devices.append((device, replace(status, note="; ".join(dict.fromkeys(notes)))))
+    return tuple(devices)
+
+
+def _leftover(usage: Usage | None, held: bool) -> str | None:
+    """Why a device counts as used although nobody holds it; None = it doesn't."""
+    if usage is None or held or usage.empty() is True:
+        return None
+    if usage.memory_used is None:
+        return "how much of its memory is in use can't be read"
+    return f"{units.format_memory(usage.memory_used)} of its memory are still in use"
+
+
+def reported(
+    state: SchedulerState, report: Report, devices: Devices, held: Collection[str]
+) -> NodeReported:
+    """The event, made at the moment it is handled.
+
+    A device that was given back while the report was made was not seen empty since: it counts
+    as used until the next report.
+    """
+    checked = []
+    for device, status in devices:
+        back = device.id in held and not state.tables.claims.get(device.id)
+        if back and not device.simulated:
+            status = replace(status, foreign=True, note="just given back, checked next")
+        checked.append((device, status))
+    return NodeReported(node=report.node, devices=tuple(checked))
+
+
+def doubtful(state: SchedulerState, node: str, why: str) -> NodeReported | None:
+    """The event for "the device source can't be read": nothing is granted, nothing released.
+
+    The node stays up, because its engine answers: leases are certain, only devices are not.
+    None while the node was never reported.
+    """
+    known = state.tables.nodes.get(node)
+    if known is None:
+        return None
+    devices = []
+    for device_id in sorted(state.tables.devices_of_node[node]):
+        status = state.tables.status[device_id]
+        if status.present:
+            health = Health.SUSPECT if status.health is Health.OK else status.health
+            note = f"its source can't be read: {why}"
+            devices.append(
+                (state.tables.devices[device_id], replace(status, health=health, note=note))
+            )
+    return NodeReported(node=known, devices=tuple(devices))

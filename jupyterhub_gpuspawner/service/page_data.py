@@ -1,0 +1,94 @@
+"""What the page shows, and to whom. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..scheduler.models import Device, Lease, Reason
+from ..scheduler.state import SchedulerState
+from . import waiters
+from .identity import HUB
+from .summary import device_row, devices_of, node_row
+from .words import REASONS
+
+#: shown instead of another user's name
+SOMEBODY = "in use"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Viewer:
+    """Who looks."""
+
+    name: str
+    admin: bool = False
+
+
+def page_data(state: SchedulerState, viewer: Viewer) -> dict[str, Any]:
+    """Devices, nodes, leases and queue; others' names only for admins."""
+    return {
+        "nodes": [node_row(state, name) for name in sorted(state.tables.nodes)],
+        "devices": [_device(state, device, viewer) for device in devices_of(state)],
+        "leases": [
+            _lease(state, lease)
+            for lease in sorted(state.tables.leases.values(), key=lambda lease: lease.granted_at)
+            if may_see(viewer, lease.key.hub, lease.key.user)
+        ],
+        "queue": [_place(place, viewer) for place in state.waiting()],
+    }
+
+
+def may_see(viewer: Viewer, hub: str, user: str) -> bool:
+    """Whether the viewer may read this user's name."""
+    return viewer.admin or (hub, user) == (HUB, viewer.name)
+
+
+def _device(state: SchedulerState, device: Device, viewer: Viewer) -> dict[str, Any]:
+    row = device_row(state, device)
+    holders = {
+        state.tables.leases[lease_id].key
+        for lease_id in state.tables.claims.get(device.id, {}).values()
+        if lease_id in state.tables.leases
+    }
+    names = [
+        str(key) if may_see(viewer, key.hub, key.user) else SOMEBODY for key in sorted(holders)
+    ]
+    reason = row["reason"]
+    row["used_by"] = ", ".join(dict.fromkeys(names))
+    row["explanation"] = "" if reason is None else REASONS[Reason(reason)]
+    row["note"] = state.tables.status[device.id].note if viewer.admin else ""
+    return row
+
+
+def _lease(state: SchedulerState, lease: Lease) -> dict[str, Any]:
+    return {
+        "server": str(lease.key),
+        "profile": lease.profile,
+        "node": lease.node,
+        "devices": lease.devices,
+        "indexes": [
+            state.tables.devices[id].index for id in lease.devices if id in state.tables.devices
+        ],
+        "simulated": any(
+            state.tables.devices[id].simulated for id in lease.devices if id in state.tables.devices
+        ),
+        "memory": lease.request.memory,
+        "cpu": lease.request.cpu,
+        "state": lease.state.value,
+        "uncertain": lease.uncertain,
+        "granted_at": lease.granted_at,
+        "ends_at": lease.ends_at,
+    }
+
+
+def _place(place: Any, viewer: Viewer) -> dict[str, Any]:
+    entry = place.entry
+    mine = may_see(viewer, entry.key.hub, entry.key.user)
+    line = waiters.queued(entry.id, place.position, place.reason)
+    return {
+        "position": place.position,
+        "server": str(entry.key) if mine else "",
+        "gpus": entry.request.count,
+        "message": line["message"] if mine else "",
+        "since": entry.submitted_at,
+    }

@@ -1,0 +1,157 @@
+"""The page at ``/services/gpus/``, and ``/metrics``. For people and programs known to the Hub.
+
+Read only: nothing here changes anything, so no form and no script is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from tornado.web import HTTPError, RequestHandler, StaticFileHandler
+
+from .. import __version__, units
+from ..errors import LedgerError
+from .page_data import Viewer, page_data
+from .web import has_token
+
+if TYPE_CHECKING:
+    from .desk import Desk
+
+HERE = Path(__file__).parent
+#: seconds the page waits for the state: a hanging disk must not hang the page
+READ_LIMIT = 5.0
+#: seconds between two reloads of the page
+RELOAD = 10
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "font-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+templates = Environment(
+    loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
+)
+templates.filters["memory"] = units.format_memory
+templates.filters["duration"] = units.format_duration
+
+
+class HubPage(HubOAuthenticated, RequestHandler):
+    """A handler that knows its user; asks the Hub without blocking the event loop."""
+
+    def initialize(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+        self.clear_header("Server")
+
+    async def identify(self) -> dict[str, Any] | None:
+        """The Hub's model of the user, if the user may come here; None = not logged in."""
+        if not connected():
+            raise HTTPError(503, reason="This service is not connected to a Hub")
+        # fills a cache of the request, so that current_user does not block
+        await self.hub_auth.get_user(self, sync=False)
+        user: dict[str, Any] | None = self.current_user
+        return user
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.set_header("Content-Type", "text/html; charset=UTF-8")
+        title = f"{status_code} {self._reason}"
+        self.finish(render("error.html", title=title))
+
+
+class GPUsPage(HubPage):
+    """Devices, leases and the queue."""
+
+    async def get(self) -> None:
+        user = await self.identify()
+        if user is None:
+            self.redirect(self.get_login_url())
+            return
+        viewer = Viewer(name=str(user["name"]), admin=bool(user.get("admin")))
+        status = self.desk.status()
+        data = None
+        try:
+            read = self.desk.read(lambda state: page_data(state, viewer))
+            data = await asyncio.wait_for(read, READ_LIMIT)
+        except (LedgerError, asyncio.TimeoutError):
+            pass  # the page says the phase and the reason
+        self.finish(render("gpus.html", viewer=viewer, status=status, data=data, reload=RELOAD))
+
+
+class MetricsPage(HubPage):
+    """Prometheus' text. For the service token, admins, and tokens with ``read:metrics``."""
+
+    async def get(self) -> None:
+        if not has_token(self, self.desk.token):
+            user = await self.identify()
+            if user is None:
+                raise HTTPError(403)
+            if not user.get("admin") and "read:metrics" not in user.get("scopes", ()):
+                raise HTTPError(403)
+        metrics = self.desk.metrics
+        metrics.up.set(self.desk.status().reason is None)
+        try:
+            measure: Callable[[Any], None] = lambda state: metrics.measure(  # noqa: E731
+                state, len(self.desk.waiters)
+            )
+            await asyncio.wait_for(self.desk.read(measure), READ_LIMIT)
+        except (LedgerError, asyncio.TimeoutError):
+            pass  # the counters are right all the same
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(generate_latest(metrics.registry))
+
+
+class Callback(HubOAuthCallbackHandler):
+    """The end of the login at the Hub."""
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Cache-Control", "no-store")
+
+    async def prepare(self) -> None:
+        if not connected():
+            raise HTTPError(503, reason="This service is not connected to a Hub")
+        await self.hub_auth.get_user(self, sync=False)
+
+
+def connected() -> bool:
+    """Whether a Hub told us who we are."""
+    return bool(os.environ.get("JUPYTERHUB_API_TOKEN") and os.environ.get("JUPYTERHUB_CLIENT_ID"))
+
+
+def render(name: str, **values: Any) -> str:
+    """A page of ours, on the Hub's style sheet."""
+    base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
+    return templates.get_template(name).render(
+        hub_url=f"{base}hub/", prefix=prefix, version=__version__, **values
+    )
+
+
+def routes(prefix: str, desk: Desk) -> list[Any]:
+    """The routes under ``prefix``."""
+    with_desk = {"desk": desk}
+    return [
+        (re.escape(prefix), GPUsPage, with_desk),
+        (f"{prefix}metrics", MetricsPage, with_desk),
+        (f"{prefix}oauth_callback", Callback),
+        (f"{prefix}static/(gpus\\.css)", StaticFileHandler, {"path": str(HERE / "static")}),
+    ]

@@ -1,0 +1,71 @@
+"""Containers that shall go: stopped, removed, and proven gone, beside everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import docker.errors
+
+from ..errors import EngineError, LedgerError
+from ..scheduler.events import ContainerGone
+from ..scheduler.models import Reason
+from .actor import Actor
+from .engine_view import EngineView
+from .metrics import Metrics
+from .reconcile import Remove
+
+log = logging.getLogger("gpus.removals")
+
+
+class Removals:
+    """One task for each container that is being removed."""
+
+    def __init__(self, actor: Actor, engine: EngineView, metrics: Metrics) -> None:
+        self._actor = actor
+        self._engine = engine
+        self._metrics = metrics
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, step: Remove) -> None:
+        """Start to remove a container, unless that is going on. What fails is tried again."""
+        if step.container_id not in self._tasks:
+            task = asyncio.create_task(self._remove(step), name=f"remove {step.container_id[:12]}")
+            self._tasks[step.container_id] = task
+            task.add_done_callback(lambda _: self._tasks.pop(step.container_id, None))
+
+    async def finished(self) -> None:
+        """Wait until nothing is being removed."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Wait for nobody. What was begun at the engine goes on there, and may be repeated."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def prove(self, lease: str, container_id: str, reason: Reason, note: str) -> bool:
+        """Give the lease's devices back if the engine says that the container is gone."""
+        if await self._engine.look_at(container_id) is not None:
+            return False
+        await self._actor.post(
+            ContainerGone(lease_id=lease, container_id=container_id, reason=reason, note=note)
+        )
+        return True
+
+    async def _remove(self, step: Remove) -> None:
+        container = step.container_id
+        try:
+            if step.lease is None:
+                log.warning("container %s: removed, %s", container[:12], step.why)
+                await self._engine.discard(container)
+                return
+            await self._engine.remove(container)
+            await self.prove(step.lease, container, Reason.STOPPED, step.why)
+        except (EngineError, LedgerError, docker.errors.NotFound) as error:
+            # the lease keeps its devices until the next try succeeds
+            self._metrics.engine_errors.inc()
+            log.error("container %s: not removed: %s", container[:12], error)

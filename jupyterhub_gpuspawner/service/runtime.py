@@ -1,0 +1,239 @@
+"""The service's life: the order of its start, and its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..engine.events import EngineEvents
+from ..engine.pool import EnginePool
+from ..errors import LedgerError, LedgerFenced
+from ..scheduler import events
+from ..scheduler.decisions import Decision, LeaseStored
+from ..scheduler.models import Lease, LeaseState, Reason
+from ..scheduler.state import SchedulerState
+from ..store import Ledger
+from .actor import Actor
+from .desk import Desk, Phase, Status
+from .engine_view import EngineView
+from .inventory import Inventory, make_sources
+from .options import GPUScheduler
+from .reconcile import Graces
+from .reconciler import Reconciler, Scope
+from .requeue import HubStarter, Requeue
+from .words import REASONS, Announcer
+
+log = logging.getLogger("gpus")
+
+#: seconds between two looks at the deadlines
+TICK = 1.0
+#: seconds between two tries to open the ledger
+OPEN_RETRY = 2.0
+
+
+class Runtime:
+    """Everything that lives as long as the process.
+
+    Parameters
+    ----------
+    options:
+        Checked options.
+    desk:
+        Gets its parts as they come up.
+    hub:
+        Asks the Hub to start servers again; None = there is no Hub to ask.
+    clock:
+        POSIX seconds.
+    on_fenced:
+        Called when a younger scheduler has taken over.
+    """
+
+    def __init__(
+        self,
+        options: GPUScheduler,
+        desk: Desk,
+        *,
+        hub: HubStarter | None = None,
+        clock: Callable[[], float] = time.time,
+        on_fenced: Callable[[LedgerFenced], None] = lambda error: None,
+    ) -> None:
+        self._options = options
+        self._desk = desk
+        self._hub = hub
+        self._clock = clock
+        self._on_fenced = on_fenced
+        self._announcer = Announcer()
+        self._ledger: Ledger | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pool = EnginePool(options.docker_host or None)
+        self._bound: frozenset[str] = frozenset()
+
+    async def run(self) -> None:
+        """Open the ledger, compare, serve; until cancelled or a part fails."""
+        try:
+            ledger = await self._open()
+            self._ledger = ledger
+            log.info("ledger %s is open, epoch %d", ledger.id, ledger.epoch)
+            for name, part in self._assemble(ledger).items():
+                self._tasks.append(asyncio.create_task(part, name=name))
+            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            raise RuntimeError(f"{', '.join(task.get_name() for task in done)} ended")
+        finally:
+            await self._close()
+
+    # -- start ---------------------------------------------------------------------------
+
+    async def _open(self) -> Ledger:
+        """Open the ledger and raise its epoch, however long that takes."""
+        said = ""
+        while True:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(None, self._open_once)
+            except LedgerError as error:
+                reason = Reason.LEDGER_UNAVAILABLE
+                self._desk.opening = Status(
+                    phase=Phase.STARTING, reason=reason, message=REASONS[reason]
+                )
+                self._desk.metrics.ledger_errors.inc()
+                if str(error) != said:
+                    said = str(error)
+                    log.error("ledger: %s", error)
+            self._desk.waiters.excuse()
+            await asyncio.sleep(OPEN_RETRY)
+
+    def _open_once(self) -> Ledger:
+        ledger = Ledger.open(self._options.ledger)
+        try:
+            ledger.raise_epoch()
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def _assemble(self, ledger: Ledger) -> dict[str, Coroutine[Any, Any, None]]:
+        """Build the parts, hand them to the desk, return what has to run."""
+        options, desk = self._options, self._desk
+        actor = Actor(ledger, options.settings(), clock=self._clock, on_fenced=self._on_fenced)
+        local = not options.docker_host or options.docker_host.startswith("unix:")
+        desk.inventory = Inventory(
+            sources=make_sources(options, self._containers),
+            cdi_dir=options.cdi_dir,
+            local_engine=local,
+        )
+        desk.reconciler = Reconciler(
+            actor,
+            EngineView(self._pool, ledger.id, options.stop_grace),
+            desk.inventory,
+            desk.metrics,
+            _scope(options, ledger.id),
+            self._clock,
+        )
+        desk.reconciler.on_change = self._node_changed
+        actor.listeners.append(self._stored)
+        actor.on_rebuilt.append(self._rebuilt)
+        actor.on_trouble.append(self._troubled)
+        desk.ledger_id = desk.waiters.ledger = ledger.id
+        desk.actor = actor
+        parts = {
+            "actor": actor.run(),
+            "reconcile": desk.reconciler.run(),
+            "events": desk.reconciler.follow(EngineEvents(ledger.id, options.docker_host or None)),
+            "clock": self._tick(actor),
+        }
+        if self._hub is not None:
+            parts["requeue"] = Requeue(desk, self._hub).run()
+        return parts
+
+    # -- while it runs -------------------------------------------------------------------
+
+    def _containers(self) -> frozenset[str]:
+        """Ids of our containers: those seen last, and those that may have started since."""
+        reconciler = self._desk.reconciler
+        return self._bound | (reconciler.containers if reconciler is not None else frozenset())
+
+    def _stored(self, state: SchedulerState, decisions: list[Decision]) -> None:
+        """Decisions are on disk: say so in the log and to those who wait, and act on them."""
+        self._desk.metrics.count(decisions, self._announcer.asked)
+        for line in self._announcer.lines(decisions):
+            log.info("%s", line)
+        self._desk.waiters.publish(state)
+        leases = [item.lease for item in decisions if isinstance(item, LeaseStored)]
+        if leases:
+            self._bound = _bound(state)
+        for lease in leases:
+            self._act(state, lease)
+
+    def _act(self, state: SchedulerState, lease: Lease) -> None:
+        reconciler = self._desk.reconciler
+        assert reconciler is not None
+        if lease.state is LeaseState.STOPPING and lease.container_id:
+            reconciler.nudge(lease.container_id)
+        if lease.state is LeaseState.RELEASED:
+            devices = state.tables.devices
+            if any(id in devices and not devices[id].simulated for id in lease.devices):
+                reconciler.nudge()  # seen empty soon, granted again soon
+
+    def _rebuilt(self, state: SchedulerState) -> None:
+        """The state comes from the ledger: nobody is attached, no node is compared."""
+        desk = self._desk
+        assert desk.reconciler is not None
+        self._announcer.prime(state)
+        self._bound = _bound(state)
+        desk.reconciler.restart()
+        if desk.boot_id:
+            desk.later(events.BootSeen(boot_id=desk.boot_id))
+        desk.waiters.stand_up()
+
+    def _troubled(self, error: LedgerError) -> None:
+        self._desk.metrics.ledger_errors.inc()
+        self._desk.waiters.excuse()
+
+    def _node_changed(self) -> None:
+        """What is in the way of grants changed: tell those who wait."""
+        self._desk.metrics.up.set(self._desk.excuse() is None)
+        self._desk.waiters.excuse()
+        self._desk.later(events.Tick())
+
+    async def _tick(self, actor: Actor) -> None:
+        while True:
+            try:
+                await actor.post(events.Tick())
+            except LedgerError as error:
+                log.debug("no tick: %s", error)
+            await asyncio.sleep(TICK)
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._desk.close()
+        if self._desk.inventory is not None:
+            self._desk.inventory.close()
+        self._pool.close()
+        if self._ledger is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._ledger.close)
+
+
+def _scope(options: GPUScheduler, ledger: str) -> Scope:
+    return Scope(
+        node=options.node_name,
+        ledger=ledger,
+        interval=options.reconcile_interval,
+        stop_grace=options.stop_grace,
+        graces=Graces(
+            created=options.created_grace,
+            exited=options.exited_grace,
+            start=options.start_deadline,
+        ),
+    )
+
+
+def _bound(state: SchedulerState) -> frozenset[str]:
+    """Recorded containers of all live leases: on record before they may start."""
+    ids = (lease.container_id for lease in state.tables.leases.values())
+    return frozenset(id for id in ids if id)

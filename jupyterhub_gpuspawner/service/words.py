@@ -1,0 +1,135 @@
+"""What people read: a sentence for each reason, and a log line for each decision. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .. import units
+from ..scheduler.decisions import Decision, DeviceStored, EntryStored, LeaseStored, Noted
+from ..scheduler.models import EntryState, LeaseState, Reason, ServerKey
+from ..scheduler.state import SchedulerState
+
+#: one sentence for the user
+REASONS: dict[Reason, str] = {
+    Reason.DEVICE_BUSY: "It is in use.",
+    Reason.DEVICE_FOREIGN: "A program that JupyterHub did not start uses the GPU.",
+    Reason.DEVICE_UNHEALTHY: "The GPU does not work properly at the moment.",
+    Reason.DEVICE_CORDONED: "An administrator keeps the GPU free.",
+    Reason.DEVICE_QUARANTINED: "The GPU hangs and needs an administrator.",
+    Reason.DEVICE_MODEL: "It is another model.",
+    Reason.DEVICE_MEMORY: "It has less memory than asked for.",
+    Reason.DEVICE_SHARING: "It is divided in another way than asked for.",
+    Reason.DEVICE_RESERVED: "The GPU is reserved.",
+    Reason.NODE_NOT_READY: "The machine does not answer, or is being checked.",
+    Reason.NODE_CORDONED: "An administrator keeps the machine free.",
+    Reason.NODE_MEMORY: "The machine has not enough free memory.",
+    Reason.NODE_CPU: "The machine has not enough free processors.",
+    Reason.WAITING_FOR_DEVICES: "All suitable GPUs are in use.",
+    Reason.BEHIND_OTHERS: "Others have waited longer for the same GPUs.",
+    Reason.USER_LIMIT: "You hold as many GPUs as you may; stop another server first.",
+    Reason.GROUP_LIMIT: "Your group holds as many GPUs as it may.",
+    Reason.PREVIOUS_SERVER: "Your previous server is still stopping.",
+    Reason.NOT_ATTACHED: "Nobody waits for it at the moment.",
+    Reason.LEDGER_UNAVAILABLE: (
+        "The scheduler can't store its decisions at the moment, so it grants nothing. "
+        "Your place is kept."
+    ),
+    Reason.SCHEDULER_STARTING: "The scheduler is starting. Your place is kept.",
+    Reason.ENGINE_UNAVAILABLE: "Docker does not answer at the moment. Your place is kept.",
+    Reason.ENGINE_NOT_OURS: (
+        "This machine's Docker belongs to another JupyterHub. Please tell an administrator."
+    ),
+    Reason.IMPOSSIBLE: "This can never be granted here.",
+    Reason.CANCELLED: "The request was cancelled.",
+    Reason.STOPPED: "The server was stopped.",
+    Reason.START_TIMEOUT: "The server did not start in time.",
+    Reason.EXITED: "The server ended by itself.",
+    Reason.OUT_OF_MEMORY: "The server used more memory than its limit and was killed.",
+    Reason.VANISHED: "The server's container was removed from outside.",
+}
+
+
+def waiting(reason: Reason, ahead: int) -> str:
+    """What a waiting user reads."""
+    text = REASONS.get(reason, reason.value)
+    if ahead <= 0:
+        return text
+    people = "1 request is" if ahead == 1 else f"{ahead} requests are"
+    return f"{text} {people} ahead of yours."
+
+
+def gpus(count: int) -> str:
+    """``no GPU``, ``1 GPU``, ``2 GPUs``."""
+    return "no GPU" if count == 0 else "1 GPU" if count == 1 else f"{count} GPUs"
+
+
+def safe(text: object) -> str:
+    """Text for one line of a log: a user name may hold a line end."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+class Announcer:
+    """Log lines from decisions, one for each event; remembers what it has said."""
+
+    def __init__(self) -> None:
+        #: entry id -> when it was asked for
+        self.asked: dict[str, float] = {}
+        self._leases: dict[str, LeaseState] = {}
+
+    def prime(self, state: SchedulerState) -> None:
+        """What a restored state holds was said before."""
+        entries = state.tables.entries.values()
+        self.asked = {entry.id: entry.submitted_at for entry in entries}
+        self._leases = {lease.id: lease.state for lease in state.tables.leases.values()}
+
+    def lines(self, decisions: list[Decision]) -> Iterator[str]:
+        """One line for each thing that happened."""
+        for decision in decisions:
+            if isinstance(decision, EntryStored):
+                yield from self._entry(decision)
+            elif isinstance(decision, LeaseStored):
+                yield from self._lease(decision)
+            elif isinstance(decision, DeviceStored):
+                note = decision.status.note
+                if note:
+                    yield f"{safe(decision.device.id)}: {safe(note)}"
+            elif isinstance(decision, Noted):
+                yield f"{safe(decision.subject or decision.kind)}: {safe(decision.text)}"
+
+    def _entry(self, stored: EntryStored) -> Iterator[str]:
+        entry = stored.entry
+        if entry.state is EntryState.QUEUED:
+            if entry.id not in self.asked:
+                self.asked[entry.id] = entry.submitted_at
+                yield f"{_who(entry.key)}: asks for {gpus(entry.request.count)}"
+            return
+        if entry.state is EntryState.CANCELLED and entry.lease_id is None:
+            yield f"{_who(entry.key)}: request cancelled"
+        if entry.state is not EntryState.GRANTED:
+            self.asked.pop(entry.id, None)
+
+    def _lease(self, stored: LeaseStored) -> Iterator[str]:
+        lease = stored.lease
+        before = self._leases.get(lease.id)
+        if before is lease.state:
+            return
+        self._leases[lease.id] = lease.state
+        who = _who(lease.key)
+        what = gpus(len(lease.devices))
+        why = f" ({lease.reason})" if lease.reason else ""
+        if lease.state is LeaseState.RESERVED:
+            waited = lease.granted_at - self.asked.get(lease.id, lease.granted_at)
+            after = units.format_duration(waited)
+            yield f"{who}: granted {what} on {safe(lease.node)} after {after}"
+        elif lease.state is LeaseState.RUNNING:
+            yield f"{who}: runs with {what} on {safe(lease.node)}"
+        elif lease.state is LeaseState.STOPPING and lease.container_id:
+            yield f"{who}: stops{why}"
+        elif lease.state is LeaseState.RELEASED:
+            del self._leases[lease.id]
+            held = units.format_duration((lease.released_at or lease.granted_at) - lease.granted_at)
+            yield f"{who}: gave back {what} on {safe(lease.node)} after {held}{why}"
+
+
+def _who(key: ServerKey) -> str:
+    return safe(key)
