@@ -28,6 +28,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import parse_repository_tag
+from urllib3.exceptions import HTTPError
 
 from jupyterhub_gpuspawner.errors import EngineError, EngineUnknown, ImageMissing
 
@@ -52,6 +53,9 @@ PROXY_ARGUMENTS = (
     "FTP_PROXY",
     "NO_PROXY",
 )
+
+#: No answer, or one that was cut: a stream shows the last as urllib3's own error.
+_SILENT = (DockerException, requests.RequestException, HTTPError)
 
 #: Receives one line for people, without a line feed.
 Progress = Callable[[str], None]
@@ -162,7 +166,7 @@ def present(client: docker.DockerClient, name: str, digest: str | None = None) -
         image = client.images.get(name)
     except ImageNotFound:
         return False
-    except (DockerException, requests.RequestException) as error:
+    except _SILENT as error:
         raise EngineUnknown(f"image {name}: the engine does not answer: {error}") from error
     return digest is None or (image.labels or {}).get(RECIPE_LABEL) == digest
 
@@ -214,7 +218,7 @@ def build(client: docker.DockerClient, recipe: Recipe, progress: Progress) -> st
             return follow_build(recipe.repository, events, progress)
         except APIError as error:
             raise EngineError(f"{recipe.repository}: the build was refused: {error}") from error
-        except (DockerException, requests.RequestException) as error:
+        except _SILENT as error:
             raise EngineUnknown(f"{recipe.repository}: the engine went silent: {error}") from error
 
 
@@ -281,7 +285,7 @@ def pull(
             for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
                 events.put(event)
             events.put(None)
-        except (DockerException, requests.RequestException) as error:
+        except _SILENT as error:
             events.put(error)
 
     threading.Thread(target=read, name=f"pull {name}", daemon=True).start()
@@ -330,5 +334,5 @@ def import_tar(
             if "error" in event:
                 raise EngineError(f"image {name} could not be imported: {event['error']}")
         return str(client.images.get(name).id)
-    except (DockerException, requests.RequestException) as error:
+    except _SILENT as error:
         raise EngineError(f"image {name} could not be imported: {_cause(error)}") from error
