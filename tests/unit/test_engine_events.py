@@ -107,7 +107,7 @@ async def test_closing_ends_the_iteration_and_the_thread_at_once() -> None:
         stream = EngineEvents("l1", engine.url, silence=600)
         reader = asyncio.create_task(collect(aiter(stream)))
         while "GET /events" not in engine.requests:
-            await asyncio.to_thread(engine.arrived.acquire)
+            assert await asyncio.to_thread(engine.arrived.acquire, timeout=LONG)
         await asyncio.wait_for(stream.close(timeout=600), LONG)
         await stream.close()
         assert await asyncio.wait_for(reader, LONG) in ([], [Reconnected()])
