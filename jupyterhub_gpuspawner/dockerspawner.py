@@ -17,8 +17,6 @@ import docker.errors
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, Unicode, default, observe, validate
 
-from .client import Granted
-from .docker_spec import build_spec
 from .engine import containers, volumes
 from .engine.containers import ExitReport
 from .engine.limits import ResourceLimits, parse_limits
@@ -27,19 +25,18 @@ from .engine.observe import observe as look_at
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch
 from .errors import (
-    EngineConflict,
     EngineError,
     GPUSpawnerError,
     ImageMissing,
-    SchedulerUnavailable,
     ServerDied,
 )
+from .launch import Launch
+from .limit_traits import LIMIT_TRAITS
 from .notice import LastEnd, describe
-from .probe import answers
 from .profiles import ResolvedProfile
 from .refusal import refusal
 from .scheduler.models import Reason
-from .spawner import LIMIT_TRAITS, GPUSpawnerMixin
+from .spawner import GPUSpawnerMixin
 
 T = TypeVar("T")
 
@@ -201,7 +198,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     async def prepare(self, resolved: ResolvedProfile) -> None:
         """Check the limits, and have the image on the engine before a GPU is taken."""
-        self._limits = _limits_of(resolved)
+        self.kernel_limits = _limits_of(resolved)
         policy = self.pull_policy.lower()
         if policy == "skip":
             return
@@ -231,7 +228,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     async def start(self) -> str:
         """Create, bind, start and probe. Returns the server's URL."""
-        launch = self.own(self._launch(self.granted()))
+        launch = self.own(Launch(self, self.granted()).run())
         try:
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
@@ -242,25 +239,6 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
             self.say(100, error.user_message)
             raise refusal(self, error) from error
 
-    async def _launch(self, granted: Granted) -> str:
-        container_id = ""
-        try:
-            self.say(40, "Creating the container")
-            await self._clear_the_name(granted)
-            spec = await build_spec(self, granted, self._limits)
-            container_id = self.object_id = await self.engine(containers.create, spec)
-            await self._bind(granted, container_id)
-            self.say(60, "Starting the server")
-            await self.engine(containers.start, container_id)
-            self.own(self._hint(self.scheduler.running(granted.lease)))
-            url = await self._wait_until_up(container_id)
-        except BaseException as error:
-            await self._clean_up(granted.lease, container_id, error)
-            raise _as_ours(error) from error
-        self._watch(granted.ledger).follow(container_id, self.poll_and_notify)
-        self.say(95, "The server answers")
-        return url
-
     async def _abandon(self, launch: asyncio.Task[str]) -> None:
         """End a start that nobody waits for any more, and leave nothing behind."""
         launch.cancel()
@@ -269,58 +247,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
             # it had come up in the same moment
             await self.stop()
 
-    async def _clear_the_name(self, granted: Granted) -> None:
-        """Remove what an earlier start of this very server left; never anything else."""
-        found = await self.engine(containers.name_taken, self.object_name)
-        if found is None:
-            return
-        who = found.identity
-        ours = (
-            who is not None
-            and (who.ledger, who.user, who.server) == (granted.ledger, self.user.name, self.name)
-            and not found.live
-        )
-        if not ours:
-            raise EngineConflict(
-                f"{self._log_name}: container name {self.object_name} is taken by "
-                f"{found.container_id[:12]} ({found.state}); left as it is",
-                "Something else on the machine has your server's name. "
-                "Please tell an administrator.",
-            )
-        if who is not None and (who.lease != granted.lease or found.started):
-            await self.engine(containers.remove, found.container_id)
-
-    async def _bind(self, granted: Granted, container_id: str) -> None:
-        """Record the container with the lease: from here on it may hold the GPUs."""
-        pause = 0.2
-        while True:
-            try:
-                return await self.scheduler.bind(granted.lease, container_id)
-            except SchedulerUnavailable as error:
-                # bound or not: unknown. Asking again is harmless, start_timeout ends it.
-                self.log.warning("%s: bind: %s", self._log_name, error)
-                self.say(50, "Waiting for the scheduler to answer")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 2.0)
-
-    async def _wait_until_up(self, container_id: str) -> str:
-        """Probe the server every 50 ms, and look whether its container still lives."""
-        ip, port = await self.get_ip_and_port()
-        proto = "https" if self.internal_ssl else "http"
-        host = f"[{ip}]" if ":" in ip else ip
-        url = f"{proto}://{host}:{port}"
-        loop = asyncio.get_running_loop()
-        next_look = loop.time() + LOOK_PAUSE
-        while not await answers(ip, int(port)):
-            if loop.time() >= next_look:
-                seen = await self.engine(look_at, container_id)
-                if seen is None or not seen.live:
-                    raise await self._death(container_id)
-                next_look = loop.time() + LOOK_PAUSE
-            await asyncio.sleep(PROBE_PAUSE)
-        return url
-
-    async def _death(self, container_id: str) -> ServerDied:
+    async def death(self, container_id: str) -> ServerDied:
         report = await self.engine(containers.exit_report, container_id)
         text, tail = self._words(report)
         said = f" It said last:\n{tail}" if tail else ""
@@ -328,13 +255,14 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     def _words(self, report: ExitReport | None) -> tuple[str, str]:
         """How it ended, and its last lines."""
-        limit = self._limits.mem_limit if self._limits else None
+        limit = self.kernel_limits.mem_limit if self.kernel_limits else None
         if report is None:
             return describe(exit_code=None, oom=False, memory=limit), ""
         text = describe(exit_code=report.exit_code, oom=report.oom, memory=limit)
         return text, report.log_tail or report.error
 
-    _limits: ResourceLimits | None = None
+    #: what the kernel enforces for this server; None = not known (yet)
+    kernel_limits: ResourceLimits | None = None
 
     # -- stop ------------------------------------------------------------------------------
 
@@ -350,11 +278,11 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     async def _stop(self, container_id: str, lease: str, grace: int) -> None:
         if lease:
-            await self._hint(self.scheduler.stopping(lease, Reason.STOPPED.value))
+            await self.hint(self.scheduler.stopping(lease, Reason.STOPPED.value))
         await self.engine(containers.stop, container_id, grace)
         await self._remove(container_id)
         if lease:
-            await self._hint(
+            await self.hint(
                 self.scheduler.ended(
                     lease, reason=Reason.STOPPED.value, note="", exit_code=None, oom=False
                 )
@@ -366,26 +294,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         if self.object_id == container_id:
             self.object_id = ""
 
-    async def _clean_up(self, lease: str, container_id: str, error: BaseException) -> None:
-        """After a failed start: nothing of it may stay, and the GPUs are given back."""
-        reason = Reason.CANCELLED if _is_cancel(error) else Reason.EXITED
-        note = error.user_message if isinstance(error, GPUSpawnerError) else ""
-        await self._hint(self.scheduler.stopping(lease, reason.value))
-        try:
-            # a create that was cancelled went on in its thread: its container has our name
-            found = await self.engine(containers.name_taken, container_id or self.object_name)
-            if found is not None and found.identity is not None and found.identity.lease == lease:
-                await self._remove(found.container_id)
-        except EngineError as failed:
-            # the intent is stored: the scheduler removes it when the engine is back
-            self.log.warning("%s: left to the scheduler: %s", self._log_name, failed)
-        self.object_id = ""
-        report = self.scheduler.ended(
-            lease, reason=reason.value, note=note[:500], exit_code=None, oom=False
-        )
-        await self._hint(report)
-
-    async def _hint(self, report: Any) -> None:
+    async def hint(self, report: Any) -> None:
         """Tell the scheduler; it finds out by itself where this does not reach it."""
         try:
             await asyncio.wait_for(report, REPORT_PATIENCE)
@@ -416,7 +325,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         seen = await self.engine(look_at, container_id)
         if seen is not None and (seen.live or not seen.started):
             if watch is not None and seen.live and not self._start_pending:
-                watch.follow(container_id, self.poll_and_notify)
+                self.follow(container_id)
             return None
         return await self._ended(container_id, seen)
 
@@ -456,7 +365,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         oom = report is not None and report.oom
         if lease:
             kind = Reason.VANISHED if report is None else Reason.EXITED
-            await self._hint(
+            await self.hint(
                 self.scheduler.ended(
                     lease,
                     reason=(Reason.OUT_OF_MEMORY if oom else kind).value,
@@ -472,15 +381,23 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         if self._ledger_id:
             self._watch(self._ledger_id).unfollow(container_id)
 
+    def url_of(self, host: str, port: int) -> str:
+        """The server's URL at an address of its container."""
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.internal_ssl else 'http'}://{shown}:{port}"
+
+    def follow(self, container_id: str) -> None:
+        """Have the Hub notice the end of the container at once."""
+        self._watch(self._ledger_id).follow(container_id, self.poll_and_notify)
+
     async def get_url(self) -> str:
         """Where the server is. Never raises: the Hub would not start."""
         try:
             ip, port = await self.get_ip_and_port()
         except Exception as error:  # noqa: BLE001 - an aborted Hub start is worse than an old URL
             self.log.warning("%s: address not known: %s", self._log_name, error)
-            return str(self.server.url)
-        host = f"[{ip}]" if ":" in str(ip) else ip
-        return f"{'https' if self.internal_ssl else 'http'}://{host}:{port}"
+            return str(self.server.url) if self.server is not None else ""
+        return self.url_of(str(ip), int(port))
 
     # -- state -----------------------------------------------------------------------------
 
@@ -499,14 +416,14 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         super().load_state(state)
         self._saved_ledger = str(state.get("ledger") or "")
         memory = state.get("mem_limit")
-        self._limits = ResourceLimits(mem_limit=memory) if isinstance(memory, int) else None
+        self.kernel_limits = ResourceLimits(mem_limit=memory) if isinstance(memory, int) else None
 
     def get_state(self) -> dict[str, Any]:
         """What finds the server again after a restart of the Hub."""
         state = super().get_state()
         if self.object_id:
             state["ledger"] = self._ledger_id
-            state["mem_limit"] = self._limits.mem_limit if self._limits else None
+            state["mem_limit"] = self.kernel_limits.mem_limit if self.kernel_limits else None
         return state
 
     def clear_state(self) -> None:

@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import Spawner
-from jupyterhub.traitlets import ByteSpecification
-from jupyterhub.traitlets import Callable as CallableTrait
 from jupyterhub.utils import maybe_future
 from sqlalchemy.orm import object_session
 from traitlets import Any as AnyTrait
-from traitlets import Dict, Integer, List, Unicode, Union, default, validate
-from traitlets.config import Configurable
+from traitlets import Dict, Integer, List, Unicode, default, validate
 
 from .client import Ask, Granted, Queued, SchedulerClient
 from .errors import ConfigError, GPUSpawnerError, RefusedError, SchedulerUnavailable
+from .limit_traits import LIMIT_TRAITS, LimitTraits
 from .notice import LastEnd, with_notice
 from .profiles import (
     Availability,
@@ -37,24 +35,9 @@ from .profiles import (
     to_request,
 )
 from .refusal import refusal
-from .units import parse_memory
 
-#: what a server gets where its profile doesn't say: trait name -> how it is read
-LIMIT_TRAITS = (
-    "cpu_limit",
-    "cpu_guarantee",
-    "mem_limit",
-    "mem_guarantee",
-    "swap",
-    "pids_limit",
-    "shm_size",
-    "ulimits",
-)
-
-#: those of them that are bytes
-SIZES = frozenset({"mem_limit", "mem_guarantee", "swap", "shm_size"})
-
-BAD_CONFIG = "The limits of this Hub are not set up rightly. Please tell an administrator."
+#: the profile of a Hub without a ``profile_list``: everything comes from the traits
+ONLY_TRAITS = [{"display_name": "Server", "slug": "server"}]
 
 #: seconds the spawn page waits for the scheduler before it says that nothing is known
 FORM_PATIENCE = 2.0
@@ -63,10 +46,13 @@ _clients: dict[tuple[str, str], SchedulerClient] = {}
 
 
 if TYPE_CHECKING:
-    _Base = Spawner
+
+    class _Base(LimitTraits, Spawner):
+        environment: Any
+
 else:
     # at run time a mixin: it stands before DockerSpawner or SwarmSpawner, which are Spawners
-    _Base = Configurable
+    _Base = LimitTraits
 
 
 class GPUSpawnerMixin(_Base):
@@ -94,77 +80,6 @@ class GPUSpawnerMixin(_Base):
                 },
                 {"display_name": "No GPU", "spawner_override": {"mem_limit": "4G"}},
             ]
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    gpus = Union(
-        [CallableTrait(), Integer(min=0)],
-        default_value=0,
-        config=True,
-        help="""
-        Number of GPUs of a server whose profile doesn't say.
-
-        A whole number, or a callable that takes the spawner and returns one; it is called at
-        each spawn. 0 = a server without GPU, which can't see any.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    swap = Union(
-        [CallableTrait(), ByteSpecification()],
-        default_value=0,
-        config=True,
-        help="""
-        Swap a server may use on top of ``mem_limit``.
-
-        Bytes, or text with a suffix (``"2G"``), or a callable that takes the spawner. 0 = none,
-        so that the memory limit is what it says (Docker's own default would double it).
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    pids_limit = Union(
-        [CallableTrait(), Integer(min=0)],
-        default_value=4096,
-        config=True,
-        help="""
-        Processes and threads a server may have.
-
-        A whole number, or a callable that takes the spawner. A fork bomb ends here; data
-        loaders with many workers do not. 0 = no limit.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    shm_size = Union(
-        [CallableTrait(), ByteSpecification()],
-        default_value=None,
-        allow_none=True,
-        config=True,
-        help="""
-        Size of ``/dev/shm``, which data loaders use.
-
-        Bytes, or text with a suffix (``"8G"``), or a callable that takes the spawner. It counts
-        within ``mem_limit``. None = half of ``mem_limit``, or 1 GiB without one.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    ulimits = Union(
-        [CallableTrait(), Dict()],
-        config=True,
-        help="""
-        Kernel limits of a server's processes.
-
-        A dict of name to number, or to a pair [soft, hard]; -1 = unlimited. Or a callable that
-        takes the spawner. Example: ``{"memlock": -1, "nofile": [65536, 65536]}``. Empty = what
-        the engine gives.
 
         .. versionadded:: 0.1
         """,
@@ -244,23 +159,13 @@ class GPUSpawnerMixin(_Base):
             _parse(proposal.value)
         return proposal.value
 
-    # DockerSpawner asks callables once, when the spawner is made; ours are asked at each spawn
-
-    @validate("mem_limit")
-    def _mem_limit_str(self, proposal: Any) -> Any:
-        return proposal.value
-
-    @validate("cpu_limit")
-    def _cast_cpu_limit(self, proposal: Any) -> Any:
-        return proposal.value
-
     def __init__(self, **kwargs: Any) -> None:
         self._granted: Granted | None = None
         self._resolved: ResolvedProfile | None = None
         self._last_end: LastEnd | None = None
         self._events: list[dict[str, Any]] = []
         self._news = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._configured: dict[str, Any] = {}
         super().__init__(**kwargs)
 
     # -- what is shared --------------------------------------------------------------------
@@ -312,7 +217,7 @@ class GPUSpawnerMixin(_Base):
             availability=await self._availability(),
             groups=self._groups,
             selected=stored,
-            defaults=self._trait_values(),
+            defaults=self._limits_now(),
         )
         return with_notice(form, self._last_end)
 
@@ -349,43 +254,55 @@ class GPUSpawnerMixin(_Base):
 
     def _resolve(self) -> ResolvedProfile:
         """What this spawn asks for: the profile's word first, then the spawner's traits."""
+        self._restore_traits()
         resolved = self.profiles.resolve(
             self.user_options, username=self.user.name, groups=self._groups
         )
-        values = self._trait_values()
+        values = self._limits_now()
         silent = {name: v for name, v in values.items() if getattr(resolved, name) is None}
         if not resolved.ulimits and values["ulimits"]:
             silent["ulimits"] = values["ulimits"]
         if not self.profile_list:
-            silent["gpus"] = self._value("gpus")
+            silent["gpus"] = self.limit("gpus")
         resolved = replace(resolved, **silent)
-        # the Hub itself reads these two, for the server's environment
-        self.mem_limit, self.cpu_limit = resolved.mem_limit or None, resolved.cpu_limit or None
-        if resolved.image:
-            self.image = resolved.image
-        if resolved.default_url:
-            self.default_url = resolved.default_url
-        if resolved.cmd:
-            self.cmd = list(resolved.cmd)
-        self.environment = {**self.environment, **resolved.environment}
+        self._apply(resolved)
+        self._store_options(resolved.user_options)
         return resolved
 
-    def _trait_values(self) -> dict[str, Any]:
-        """The spawner's own limits, callables asked now."""
-        values = {name: self._value(name) for name in LIMIT_TRAITS}
-        return {**values, "image": getattr(self, "image", None)}
+    def _apply(self, resolved: ResolvedProfile) -> None:
+        """Set the traits that the Hub and DockerSpawner read, for this spawn only."""
+        wanted: dict[str, Any] = {
+            "mem_limit": resolved.mem_limit or None,
+            "cpu_limit": resolved.cpu_limit or None,
+            "environment": {**self.environment, **resolved.environment},
+        }
+        if resolved.image:
+            wanted["image"] = resolved.image
+        if resolved.default_url:
+            wanted["default_url"] = resolved.default_url
+        if resolved.cmd:
+            wanted["cmd"] = list(resolved.cmd)
+        self._configured = {name: getattr(self, name) for name in wanted}
+        for name, value in wanted.items():
+            setattr(self, name, value)
 
-    def _value(self, name: str) -> Any:
-        value = getattr(self, name)
-        if not callable(value):
-            return value
-        value = value(self)
-        if name in SIZES and isinstance(value, str):
-            try:
-                return parse_memory(value)
-            except ValueError as error:
-                raise ConfigError(f"{name}: {error}", BAD_CONFIG) from error
-        return value
+    def _restore_traits(self) -> None:
+        """Undo :meth:`_apply`: a spawner that is used again must not remember its last profile."""
+        for name, value in self._configured.items():
+            setattr(self, name, value)
+        self._configured = {}
+
+    def _store_options(self, options: dict[str, str]) -> None:
+        """Keep what was understood: the admin page shows the profile, the next form selects it."""
+        self.user_options = options
+        if self.orm_spawner is not None and self.orm_spawner.user_options != options:
+            self.orm_spawner.user_options = options
+            self._commit()
+
+    def _limits_now(self) -> dict[str, Any]:
+        """The spawner's own limits, callables asked now."""
+        values = {name: self.limit(name) for name in LIMIT_TRAITS}
+        return {**values, "image": getattr(self, "image", None)}
 
     async def _wait_for_lease(self, resolved: ResolvedProfile) -> Granted:
         ask = Ask(
@@ -445,9 +362,12 @@ class GPUSpawnerMixin(_Base):
         self.server = None
         if self.orm_spawner is not None:
             self.orm_spawner.server = None
-            session = object_session(self.orm_spawner)
-            if session is not None:
-                session.commit()
+            self._commit()
+
+    def _commit(self) -> None:
+        session = object_session(self.orm_spawner)
+        if session is not None:
+            session.commit()
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what ``get_state`` saved, after a restart of the Hub."""
@@ -499,5 +419,5 @@ def _parse(profile_list: Any) -> Profiles:
     key = json.dumps(profile_list, sort_keys=True, default=repr)
     if key not in _parsed:
         _parsed.clear()
-        _parsed[key] = parse_profiles(list(profile_list))
+        _parsed[key] = parse_profiles(list(profile_list) or ONLY_TRAITS)
     return _parsed[key]

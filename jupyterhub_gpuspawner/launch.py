@@ -1,0 +1,152 @@
+"""One start of one server, from the lease to a server that answers: the two-phase start.
+
+Create the container; record its id with the lease (refused where the lease is over); start that
+id; probe. A failed or cancelled launch cleans up behind itself: the intent first, then the
+container, then the report. It runs in a task of its own, because the Hub gives a cancelled start
+one second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import docker.errors
+
+from .client import Granted
+from .docker_spec import build_spec
+from .engine import containers
+from .engine.observe import observe as look_at
+from .errors import (
+    EngineConflict,
+    EngineError,
+    GPUSpawnerError,
+    SchedulerUnavailable,
+)
+from .probe import answers
+from .scheduler.models import Reason
+
+#: seconds between two probes of a server that starts
+PROBE_PAUSE = 0.05
+#: seconds between two looks at the container of a server that starts
+LOOK_PAUSE = 1.0
+#: seconds between two tries to record the container, first and at most
+BIND_FIRST, BIND_MOST = 0.2, 2.0
+
+
+class Launch:
+    """A start in progress.
+
+    Parameters
+    ----------
+    spawner:
+        The ``GPUDockerSpawner`` that starts.
+    granted:
+        Its lease.
+    """
+
+    def __init__(self, spawner: Any, granted: Granted) -> None:
+        self._spawner = spawner
+        self._granted = granted
+        self._log = spawner.log
+        self._name = spawner._log_name
+
+    async def run(self) -> str:
+        """Returns the server's URL. Whatever goes wrong, nothing of the start stays."""
+        spawner = self._spawner
+        try:
+            spawner.say(40, "Creating the container")
+            await self._clear_the_name()
+            spec = await build_spec(spawner, self._granted, spawner.kernel_limits)
+            # from here on it is found by its name, should we not learn its id
+            container_id: str = await spawner.engine(containers.create, spec)
+            spawner.object_id = container_id
+            await self._bind(container_id)
+            spawner.say(60, "Starting the server")
+            await spawner.engine(containers.start, container_id)
+            spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
+            url = await self._wait_until_up(container_id)
+        except BaseException as error:
+            await self._clean_up(error)
+            raise _as_ours(error) from error
+        spawner.follow(container_id)
+        spawner.say(95, "The server answers")
+        return url
+
+    async def _clear_the_name(self) -> None:
+        """Remove what an earlier start of this very server left; never anything else."""
+        spawner, granted = self._spawner, self._granted
+        found = await spawner.engine(containers.name_taken, spawner.object_name)
+        if found is None:
+            return
+        who = found.identity
+        wanted = (granted.ledger, spawner.user.name, spawner.name)
+        if who is None or (who.ledger, who.user, who.server) != wanted or found.live:
+            raise EngineConflict(
+                f"{self._name}: container name {spawner.object_name} is taken by "
+                f"{found.container_id[:12]} ({found.state}); left as it is",
+                "Something else on the machine has your server's name. "
+                "Please tell an administrator.",
+            )
+        if who.lease != granted.lease or found.started:
+            await spawner.engine(containers.remove, found.container_id)
+
+    async def _bind(self, container_id: str) -> None:
+        """Record the container with the lease: from here on it may hold the GPUs."""
+        pause = BIND_FIRST
+        while True:
+            try:
+                return await self._spawner.scheduler.bind(self._granted.lease, container_id)
+            except SchedulerUnavailable as error:
+                # bound or not: unknown. Asking again is harmless, start_timeout ends it.
+                self._log.warning("%s: bind: %s", self._name, error)
+                self._spawner.say(50, "Waiting for the scheduler to answer")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, BIND_MOST)
+
+    async def _wait_until_up(self, container_id: str) -> str:
+        """Probe the server every 50 ms, and look whether its container still lives."""
+        spawner = self._spawner
+        host, port = await spawner.get_ip_and_port()
+        loop = asyncio.get_running_loop()
+        next_look = loop.time() + LOOK_PAUSE
+        while not await answers(host, int(port)):
+            if loop.time() >= next_look:
+                seen = await spawner.engine(look_at, container_id)
+                if seen is None or not seen.live:
+                    raise await spawner.death(container_id)
+                next_look = loop.time() + LOOK_PAUSE
+            await asyncio.sleep(PROBE_PAUSE)
+        return str(spawner.url_of(host, port))
+
+    async def _clean_up(self, error: BaseException) -> None:
+        """Nothing of it may stay, and the GPUs are given back."""
+        spawner, lease = self._spawner, self._granted.lease
+        cancelled = isinstance(error, asyncio.CancelledError)
+        reason = (Reason.CANCELLED if cancelled else Reason.EXITED).value
+        note = error.user_message if isinstance(error, GPUSpawnerError) else ""
+        await spawner.hint(spawner.scheduler.stopping(lease, reason))
+        try:
+            # a create that was cancelled went on in its thread: its container has our name
+            found = await spawner.engine(containers.name_taken, spawner.object_name)
+            if found is not None and found.identity is not None and found.identity.lease == lease:
+                await spawner.engine(containers.remove, found.container_id)
+        except EngineError as failed:
+            # the intent is stored: the scheduler removes it when the engine is back
+            self._log.warning("%s: left to the scheduler: %s", self._name, failed)
+        spawner.object_id = ""
+        await spawner.hint(
+            spawner.scheduler.ended(
+                lease, reason=reason, note=note[:500], exit_code=None, oom=False
+            )
+        )
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    """A Docker error that came through as it is, in our words."""
+    if isinstance(error, docker.errors.NotFound):
+        return EngineError(
+            f"the engine does not know it: {error.explanation}",
+            "The server's container disappeared while it started. Start it again.",
+        )
+    return error
