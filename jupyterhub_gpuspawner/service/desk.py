@@ -7,7 +7,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..errors import LedgerError
@@ -115,18 +115,10 @@ class Desk:
         wanted = waiter.event
 
         def fresh(state: SchedulerState) -> events.Event:
-            # An id that somebody else has would end in their lease: then take a new one.
-            known = state.tables.entries.get(wanted.entry_id)
-            lease = state.tables.leases.get(wanted.entry_id)
-            if any(thing is not None and thing.key != wanted.key for thing in (known, lease)):
-                waiter.event = events.Submitted(
-                    entry_id=uuid.uuid4().hex,
-                    key=wanted.key,
-                    groups=wanted.groups,
-                    request=wanted.request,
-                    profile=wanted.profile,
-                    boot_id=wanted.boot_id,
-                )
+            # Who asks again is found by name. A new request needs a new id.
+            tables = state.tables
+            if wanted.entry_id in tables.entries or wanted.entry_id in tables.leases:
+                waiter.event = replace(wanted, entry_id=uuid.uuid4().hex)
             return waiter.event
 
         await actor.post_then(fresh, lambda state: self.waiters.seat(waiter, state))

@@ -131,34 +131,31 @@ class Inventory:
         return report, plan(devices, engine, self._local_names(devices, engine))
 
     def _local_names(self, devices: list[Device], engine: Capabilities) -> frozenset[str]:
-        """CDI names that spec files define; the simulated ones are written first."""
-        if not engine.cdi:
+        """CDI names that spec files define; simulated ones are written where they are missing."""
+        folders: tuple[str, ...] = (self.cdi_dir,) if self.cdi_dir else ()
+        if not folders and self.local_engine:
+            folders = engine.spec_dirs
+        if not engine.cdi or not folders:
             return frozenset()
-        names: set[str] = set()
         simulated = self.sources.simulated
-        if simulated is not None and any(device.simulated for device in devices):
-            names.update(self._write_simulated(simulated, engine))
-        if self.local_engine:
-            # without ours: whether that one counts is decided above
-            own = simulated.cdi_path(engine.spec_dirs[0]) if simulated is not None else None
-            names.update(cdi.names_in(engine.spec_dirs, without=own))
-        return frozenset(names)
+        if simulated is None or not any(device.simulated for device in devices):
+            return cdi.names_in(folders)
+        # a name that two files define is one that the engine can't resolve
+        names = cdi.names_in(folders, without=simulated.cdi_path(folders[0]))
+        own = frozenset(cdi.qualified(device.id) for device in simulated.devices)
+        if own <= names or self._write_simulated(simulated, folders[0]):
+            return names | own
+        return names
 
-    def _write_simulated(self, simulated: SimulatedSource, engine: Capabilities) -> Iterable[str]:
-        directory = self.cdi_dir
-        if not directory:
-            if not self.local_engine:
-                return ()
-            directory = engine.spec_dirs[0]
+    def _write_simulated(self, simulated: SimulatedSource, folder: str) -> bool:
         try:
-            if simulated.write_cdi_spec(Path(directory)):
-                log.info("simulated GPUs are defined in %s", simulated.cdi_path(directory))
+            if simulated.write_cdi_spec(Path(folder)):
+                log.info("simulated GPUs are defined in %s", simulated.cdi_path(folder))
         except DiscoveryError as error:
-            # a bind mount shows them as well
-            if str(error) not in self._notes:
+            if not self.injections:
                 log.info("simulated GPUs get in by bind mount: %s", error)
-            return ()
-        return [cdi.qualified(device.id) for device in simulated.devices]
+            return False
+        return True
 
 
 def foreign_use(
@@ -222,21 +219,11 @@ def _leftover(usage: Usage | None, held: bool) -> str | None:
     return f"{units.format_memory(usage.memory_used)} of its memory are still in use"
 
 
-def reported(
-    state: SchedulerState, report: Report, devices: Devices, held: Collection[str]
-) -> NodeReported:
-    """The event, made at the moment it is handled.
-
-    A device that was given back while the report was made was not seen empty since: it counts
-    as used until the next report.
-    """
-    checked = []
-    for device, status in devices:
-        back = device.id in held and not state.tables.claims.get(device.id)
-        if back and not device.simulated:
-            status = replace(status, foreign=True, note="just given back, checked next")
-        checked.append((device, status))
-    return NodeReported(node=report.node, devices=tuple(checked))
+def occupied(report: Report) -> frozenset[str]:
+    """Devices that were not seen empty: released ones are not granted again yet. Pure."""
+    return frozenset(
+        device_id for device_id, usage in report.usage.items() if usage.empty() is not True
+    )
 
 
 def doubtful(state: SchedulerState, node: str, why: str) -> NodeReported | None:

@@ -107,11 +107,11 @@ class GPUScheduler(PolicyOptions):
     ).tag(config=True)
 
     cdi_dir = Unicode(
-        help="""Directory in which simulated GPUs are defined for CDI.
+        help="""Directory from which the engine reads its CDI specs.
 
-        Only for simulated GPUs on an engine with CDI. Empty (the default): the engine's own
-        first directory, where the engine is on this machine. If it can't be written, a
-        simulated GPU gets in by a bind mount instead.
+        As this machine sees it. Simulated GPUs are defined there, if the engine uses CDI; if
+        it can't be written, a simulated GPU gets in by a bind mount instead. Empty (the
+        default): what the engine says, where it is on this machine.
 
         .. versionadded:: 0.1
         """,

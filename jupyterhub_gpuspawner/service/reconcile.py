@@ -76,7 +76,6 @@ class Adopt:
     """A running container of ours without a lease: look again, and give it one."""
 
     container: Observation
-    lease: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,9 +143,7 @@ def of_stray(container: Observation, view: View) -> Iterable[Step]:
         return
     lease = view.leases.get(identity.lease)
     if container.live:
-        # A lease of that id may live with another container: then this one needs its own.
-        own = identity.lease if lease is None else f"{lease.id}-{container.container_id[:12]}"
-        yield Adopt(container=container, lease=own)
+        yield Adopt(container=container)
         return
     if lease is not None and lease.state is LeaseState.RESERVED and not container.started:
         return  # it is about to be bound; the bind deadline ends the lease if not

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import docker.errors
 
 from ..engine.events import ContainerEvent, EngineEvents
-from ..engine.observe import Observation
+from ..engine.observe import UNNAMED, Observation
 from ..errors import DiscoveryError, EngineConflict, EngineError, LedgerError
 from ..scheduler import events
 from ..scheduler.decisions import Noted
@@ -88,7 +88,7 @@ class Reconciler:
         self._ended_since: dict[str, float] = {}
         self._hub_stops: dict[str, float] = {}
         self._warned: set[str] = set()
-        self._removals = Removals(actor, engine, metrics)
+        self._removals = Removals(actor, engine, metrics, clock)
         self._wake = asyncio.Event()
         self._all = True
         self._some: set[str] = set()
@@ -263,7 +263,7 @@ class Reconciler:
 
     async def _report(self, info: object, version: str, seen: Seen) -> None:
         """Tell the scheduler what devices there are and who else uses them."""
-        held_before = await self._actor.read(_held)
+        held_before, taken_at = await self._actor.read(_held), self._clock()
         try:
             report, how = await self._inventory.look(info, version)  # type: ignore[arg-type]
         except DiscoveryError as error:
@@ -286,7 +286,12 @@ class Reconciler:
             foreign = inv.foreign_use(
                 [*seen.ours, *seen.others], state.tables.leases.values(), devices
             )
-            return inv.reported(state, report, inv.merged(report, how, foreign, held), held)
+            return events.NodeReported(
+                node=report.node,
+                devices=inv.merged(report, how, foreign, held),
+                occupied=inv.occupied(report),
+                taken_at=taken_at,
+            )
 
         await self._actor.post(make)
 
@@ -366,13 +371,15 @@ class Reconciler:
             request = await self._engine.limits(container.container_id, len(container.injected))
         except docker.errors.NotFound:
             return False
+        # "all of them" and paths are no ids; what they mean counts as foreign use
+        named = (name for name in container.injected if name[0] not in (UNNAMED, "/"))
         decisions = await self._actor.post(
-            lambda state: events.ContainerFound(
-                lease_id=step.lease,
+            events.ContainerFound(
+                lease_id=identity.lease,
                 container_id=container.container_id,
                 key=key(identity.user, identity.server),
                 node=self._node,
-                devices=tuple(id for id in container.injected if id in state.tables.devices),
+                devices=tuple(named),
                 request=request,
             )
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import docker.errors
 
 from ..errors import EngineError, LedgerError
-from ..scheduler.events import ContainerGone
+from ..scheduler.events import ContainerGone, StopHung
 from ..scheduler.models import Reason
 from .actor import Actor
 from .engine_view import EngineView
@@ -17,14 +18,26 @@ from .reconcile import Remove
 
 log = logging.getLogger("gpus.removals")
 
+#: seconds of failing tries after which a stop counts as hung
+HUNG = 180.0
+
 
 class Removals:
     """One task for each container that is being removed."""
 
-    def __init__(self, actor: Actor, engine: EngineView, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        actor: Actor,
+        engine: EngineView,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
         self._actor = actor
         self._engine = engine
         self._metrics = metrics
+        self._clock = clock
+        #: container -> when its removal was first tried
+        self._began: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, step: Remove) -> None:
@@ -58,14 +71,27 @@ class Removals:
 
     async def _remove(self, step: Remove) -> None:
         container = step.container_id
+        began = self._began.setdefault(container, self._clock())
         try:
             if step.lease is None:
                 log.warning("container %s: removed, %s", container[:12], step.why)
                 await self._engine.discard(container)
-                return
-            await self._engine.remove(container)
-            await self.prove(step.lease, container, Reason.STOPPED, step.why)
+            else:
+                await self._engine.remove(container)
+                await self.prove(step.lease, container, Reason.STOPPED, step.why)
+            self._began.pop(container, None)
         except (EngineError, LedgerError, docker.errors.NotFound) as error:
             # the lease keeps its devices until the next try succeeds
             self._metrics.engine_errors.inc()
             log.error("container %s: not removed: %s", container[:12], error)
+            if step.lease is not None and self._clock() - began > HUNG:
+                await self._hung(step.lease, container)
+
+    async def _hung(self, lease: str, container_id: str) -> None:
+        """The stop does not end. Where the engine itself is well, the devices are not."""
+        try:
+            if await self._engine.look_at(container_id) is not None:
+                note = f"container {container_id[:12]} can't be stopped; reboot the machine"
+                await self._actor.post(StopHung(lease_id=lease, note=note))
+        except (EngineError, LedgerError) as error:
+            log.debug("container %s: not looked at: %s", container_id[:12], error)
