@@ -90,6 +90,11 @@ def test_a_killed_engine_is_taken_away_with_its_containers_and_networks(
     assert second_client.networks.list(names=["left-over"]) == []
 
 
+def test_an_engine_left_by_a_killed_test_is_found_by_the_name_of_the_run(engine, second):
+    assert second.name in {one.name for one in engine.family()}
+    assert engine.name not in {one.name for one in second.family()}
+
+
 def test_stopping_a_stopped_engine_is_no_error(second):
     second.stop()
     second.stop()

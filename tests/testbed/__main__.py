@@ -2,6 +2,7 @@
 
 ``fetch`` only makes the root file systems, with the standard library. ``up`` prints one JSON
 line with the socket, the gateway and the device ids; ``status`` prints the same or exits 1.
+``down`` also stops the engines named ``<name>-...`` that killed tests left.
 ``wipe`` removes all containers, volumes and networks from the running engine.
 """
 
@@ -35,7 +36,8 @@ def _engine(act: str) -> int:
 
     engine = Engine.from_environment()
     if act == "down":
-        engine.stop()
+        for one in engine.family():
+            one.stop()
         return 0
     if act == "wipe":
         engine.wipe()

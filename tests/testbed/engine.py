@@ -102,6 +102,11 @@ class Engine:
         """The engine of the single-machine tests. ``GPUS_TESTBED_NAME`` gives you your own."""
         return cls(os.environ.get("GPUS_TESTBED_NAME") or "main", node="testbed")
 
+    def family(self) -> list[Engine]:
+        """This engine and the recorded ones of tests that wanted their own: ``<name>-<word>``."""
+        records = rootfs.home().glob(f"engines/{self.name}-*/state.json")
+        return [self, *(Engine(record.parent.name) for record in sorted(records))]
+
     @property
     def device_ids(self) -> tuple[str, ...]:
         return tuple(f"SIMULATED-{self.node}-{k}" for k in range(self.devices))
@@ -170,7 +175,7 @@ class Engine:
 
     def freeze(self) -> None:
         """Make the daemon hang: it accepts connections and never answers."""
-        self._started().daemon.send(signal.SIGSTOP)
+        self._started().daemon.stop()
 
     def thaw(self) -> None:
         """End ``freeze``."""

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _stat(pid: int) -> list[str] | None:
-    """The fields of ``/proc/<pid>/stat`` from the state on, or None when there is no such pid."""
+def _stat(folder: Path) -> list[str] | None:
+    """The fields of a process's or thread's ``stat`` from the state on; None when it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = (folder / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command's name may hold spaces and brackets: cut after the last one.
@@ -45,7 +45,7 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> Process | None:
         """The process that has this pid now; None when there is none, or only a zombie."""
-        fields = _stat(pid)
+        fields = _stat(Path(f"/proc/{pid}"))
         if fields is None or fields[0] in "ZX":
             return None
         return cls(pid=pid, started=int(fields[19]))
@@ -77,6 +77,21 @@ class Process:
                 return False
             time.sleep(0.02)
         return True
+
+    def stop(self, seconds: float = 10) -> None:
+        """SIGSTOP, and wait until each of its threads stands still: the signal takes a moment."""
+        self.send(signal.SIGSTOP)
+        end = time.monotonic() + seconds
+        while any(state != "T" for state in self._thread_states()):
+            if time.monotonic() > end:
+                raise RuntimeError(f"process {self.pid} does not stop")
+            time.sleep(0.01)
+
+    def _thread_states(self) -> Iterator[str]:
+        for folder in Path(f"/proc/{self.pid}/task").glob("*"):
+            fields = _stat(folder)
+            if fields is not None:
+                yield fields[0]
 
 
 def spawn(command: Sequence[str], log: Path) -> Process:
@@ -118,7 +133,7 @@ def members(namespace: str) -> set[Process]:
     children: dict[int, list[int]] = {}
     todo: list[int] = []
     for pid in _all_pids():
-        fields = _stat(pid)
+        fields = _stat(Path(f"/proc/{pid}"))
         if fields is None:
             continue
         children.setdefault(int(fields[1]), []).append(pid)
