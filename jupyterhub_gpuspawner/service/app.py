@@ -1,35 +1,39 @@
-"""The service as a program: options, port, and the loop that everything runs in."""
+"""The service as a program: options, port, and the loop that everything runs in.
+
+The Hub waits for this service, and so does whoever restarts it: so the port answers first, and
+only then comes what takes seconds to import.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
 import os
 import signal
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application as WebApplication
+from tornado.web import RequestHandler
 from traitlets import TraitError, Unicode
 from traitlets.config import Application
 from traitlets.config.loader import ConfigFileNotFound
 
 from .. import __version__
 from ..errors import ConfigError, LedgerFenced
-from . import api_internal, pages
-from .desk import Desk
 from .options import GPUScheduler
-from .requeue import HubAPI
-from .runtime import Runtime
 from .service_token import service_token
 from .supervisor import EXIT_FENCED
-from .web import NotFoundHandler
 
-__all__ = ["GPUScheduler", "SchedulerApp", "web_application"]
+if TYPE_CHECKING:
+    from .desk import Desk
+
+__all__ = ["GPUScheduler", "SchedulerApp", "add_routes", "web_application"]
 
 log = logging.getLogger("gpus")
 
@@ -37,6 +41,43 @@ log = logging.getLogger("gpus")
 LARGEST_BODY = 1024 * 1024
 #: seconds the tasks get to end
 STOP_LIMIT = 5.0
+
+
+class EarlyHandler(RequestHandler):
+    """Answers while the rest is being imported, and later for addresses that do not exist."""
+
+    def set_default_headers(self) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.clear_header("Server")
+
+    def prepare(self) -> None:
+        self.set_header("Content-Type", "application/json")
+        path = self.request.path
+        if self.settings["ready"]:
+            self.set_status(404)
+            self.finish(_json(reason="not_found", message="There is nothing at this address."))
+        elif path.endswith("/api/health"):
+            self.finish(
+                _json(
+                    ok=True,
+                    phase="starting",
+                    reason="scheduler_starting",
+                    message="The scheduler is starting.",
+                    version=__version__,
+                )
+            )
+        elif "/api/" in path:
+            self.set_status(503)
+            self.finish(_json(reason="scheduler_starting", message="The scheduler is starting."))
+        else:
+            # the Hub looks here to see that the service is up
+            self.set_header("Content-Type", "text/plain")
+            self.set_header("Refresh", "1")
+            self.finish("The scheduler is starting.")
+
+
+def _json(**values: Any) -> str:
+    return json.dumps(values)
 
 
 class SchedulerApp(Application):
@@ -82,20 +123,28 @@ async def serve(options: GPUScheduler) -> int:
         if not stop.done():
             stop.set_result(code)
 
-    def fenced(error: LedgerFenced) -> None:
-        end(EXIT_FENCED)
-
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, end, 0)
-    desk = Desk(service_token(options.token_path), os.environ.get("GPUS_BOOT_ID", ""))
+    token = service_token(options.token_path)
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
-    server = HTTPServer(web_application(desk, prefix), max_body_size=LARGEST_BODY)
+    web = web_application()
+    server = HTTPServer(web, max_body_size=LARGEST_BODY)
     sockets = _listen(options)
     server.add_sockets(sockets)
     log.info("serving on %s:%d%s", *sockets[0].getsockname()[:2], prefix)
-    hub = HubAPI.from_environment()
-    runtime = Runtime(options, desk, hub=hub.start if hub else None, on_fenced=fenced)
-    running = asyncio.create_task(runtime.run(), name="runtime")
+
+    def fenced(error: LedgerFenced) -> None:
+        end(EXIT_FENCED)
+
+    async def live() -> None:
+        modules = await loop.run_in_executor(None, _import_the_rest)
+        desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""))
+        hub = modules.HubAPI.from_environment()
+        runtime = modules.Runtime(options, desk, hub=hub.start if hub else None, on_fenced=fenced)
+        add_routes(web, prefix, desk)
+        await runtime.run()
+
+    running = asyncio.create_task(live(), name="runtime")
     running.add_done_callback(lambda _: end(1))
     code = await stop
     server.stop()
@@ -107,18 +156,31 @@ async def serve(options: GPUScheduler) -> int:
     return code
 
 
-def web_application(desk: Desk, prefix: str) -> WebApplication:
-    """All routes under ``prefix``, which begins and ends with ``/``."""
-    routes: list[Any] = [*api_internal.routes(prefix, desk), *pages.routes(prefix, desk)]
+def _import_the_rest() -> Any:
+    """Import what is slow to import."""
+    from . import everything
+
+    return everything
+
+
+def web_application() -> WebApplication:
+    """An application that answers everything with "starting"."""
     return WebApplication(
-        routes,
-        default_handler_class=NotFoundHandler,
-        default_handler_args={"desk": desk},
+        default_handler_class=EarlyHandler,
+        ready=False,
         cookie_secret=os.urandom(32),
         log_function=_log_request,
         autoreload=False,
         compress_response=False,
     )
+
+
+def add_routes(web: WebApplication, prefix: str, desk: Desk) -> None:
+    """Add all routes under ``prefix``, which begins and ends with ``/``."""
+    from .everything import api_internal, pages
+
+    web.add_handlers(".*", [*api_internal.routes(prefix, desk), *pages.routes(prefix, desk)])
+    web.settings["ready"] = True
 
 
 def _listen(options: GPUScheduler) -> list[socket.socket]:

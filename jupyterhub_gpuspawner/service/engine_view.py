@@ -19,6 +19,8 @@ from ..scheduler.models import GPURequest
 
 #: seconds a look may take, its turn included
 LOOK_LIMIT = 30.0
+#: seconds for the first question of a comparison: an engine that is well answers it at once
+CLAIM_LIMIT = 10.0
 #: containers of others whose configuration is remembered
 _REMEMBERED = 4096
 
@@ -60,7 +62,7 @@ class EngineView:
             info = cast("Mapping[str, Any]", client.api.info())
             return info, str(client.api._version)
 
-        return await self._pool.run("look", work, LOOK_LIMIT)
+        return await self._pool.run("claim", work, CLAIM_LIMIT)
 
     async def look(self) -> Seen:
         """All our containers, and the running ones of others."""

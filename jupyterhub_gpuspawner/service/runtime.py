@@ -30,6 +30,8 @@ log = logging.getLogger("gpus")
 
 #: seconds between two looks at the deadlines
 TICK = 1.0
+#: seconds Docker may be silent during a call
+ENGINE_SILENCE = 30.0
 #: seconds between two tries to open the ledger
 OPEN_RETRY = 2.0
 
@@ -68,7 +70,7 @@ class Runtime:
         self._announcer = Announcer()
         self._ledger: Ledger | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._pool = EnginePool(options.docker_host or None)
+        self._pool = EnginePool(options.docker_host or None, timeout=ENGINE_SILENCE)
         self._bound: frozenset[str] = frozenset()
 
     async def run(self) -> None:

@@ -72,13 +72,6 @@ class InternalHandler(JSONHandler):
             self.fail(403, "forbidden", "The service token is missing or wrong.")
 
 
-class NotFoundHandler(JSONHandler):
-    """Every path that does not exist."""
-
-    def prepare(self) -> None:
-        self.fail(404, "not_found", "There is nothing at this address.")
-
-
 def bearer(handler: RequestHandler) -> str:
     """The token in the ``Authorization`` header; empty = none."""
     kind, _, token = handler.request.headers.get("Authorization", "").partition(" ")

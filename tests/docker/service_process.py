@@ -50,11 +50,17 @@ class Service:
         self.config.write_text(json.dumps({"GPUScheduler": section}))
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def command(self) -> list[str]:
+        """The supervisor's command line."""
+        module = "jupyterhub_gpuspawner.service"
+        return [sys.executable, "-m", module, "--config", str(self.config)]
+
     def start(self, **environment: str) -> None:
         """Start the supervisor; it lives with this process."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub_gpuspawner.service", "--config", self.config],
+                self.command,
                 cwd=REPOSITORY,
                 env={**os.environ, **environment},
                 stdout=log,
