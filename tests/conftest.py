@@ -67,6 +67,18 @@ def stub_image(docker_client: docker.DockerClient) -> str:
     return ensure_stub(docker_client)
 
 
+@pytest.fixture(scope="session")
+def singleuser_image(engine: Engine) -> Iterator[str]:
+    """The name of the shipped single-user image on the testbed, built when missing (minutes)."""
+    from deploy.quickstart.recipes import ensure_singleuser
+    from tests.testbed.images import ensure_base
+
+    client = engine.client(timeout=900)
+    ensure_base(client)
+    yield ensure_singleuser(client).tag
+    client.close()
+
+
 @pytest.fixture
 def run_container(docker_client: docker.DockerClient) -> Iterator[Callable[..., Any]]:
     """``containers.create`` and start, unless ``start=False``; all are removed at the end."""
