@@ -1,0 +1,314 @@
+"""Regenerates the reference pages from the code: ``python docs/generate.py [--check]``.
+
+A page is prose with blocks between ``<!-- begin: NAME ARGUMENTS -->`` and ``<!-- end -->``; what
+stands in a block is written here. ``--check`` writes nothing and ends with 1 where a page is out
+of date.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PACKAGE = "jupyterhub_gpuspawner"
+_BLOCK = re.compile(r"(<!-- begin: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_SINCE = re.compile(r"^\.\. versionadded:: *(\S+)$", re.MULTILINE)
+
+#: what an admin does about a reason
+ADVICE = {
+    "device_busy": "Nothing; it comes back when its server ends and its memory is seen empty.",
+    "device_foreign": "Find the program with `nvidia-smi` or `docker ps`; the page says which.",
+    "device_unhealthy": "Read the note on the page: it says reset, reboot or replace.",
+    "device_cordoned": "No command sets it in this release.",
+    "device_quarantined": "A stop hung on it: reboot the machine.",
+    "device_model": "Compare the profile's `gpu_model` with the names on the page.",
+    "device_memory": "Compare the profile's `gpu_min_memory` with the GPUs.",
+    "device_sharing": "Compare the profile's `gpu_sharing` with the devices' mode.",
+    "device_reserved": "Not used in this release.",
+    "node_not_ready": "Wait for the first comparison; else see the log of the service.",
+    "node_cordoned": "No command sets it in this release.",
+    "node_memory": "Lower `mem_limit` in the profiles, or `memory_reserve`.",
+    "node_cpu": "Lower `cpu_limit` in the profiles, or raise `cpu_overcommit`.",
+    "waiting_for_devices": "Nothing; it is the normal reason to wait.",
+    "behind_others": "Nothing; the place in the line counts.",
+    "user_limit": "Nothing, or raise `user_gpu_limit` or `user_gpu_limits`.",
+    "group_limit": "Nothing, or raise `group_gpu_limits`.",
+    "previous_server": "Nothing; if it lasts, see [a stop that hangs](../howto/troubleshoot-a-start.md).",
+    "not_attached": "Nothing; it is dropped after `detach_grace`, or `requeue_grace`.",
+    "ledger_unavailable": "Free the disk, or repair the database; the log has its words.",
+    "scheduler_starting": "Wait some seconds; else see the log of the service.",
+    "engine_unavailable": "Look at Docker: `systemctl status docker`.",
+    "engine_not_ours": "The log says which ledger owns the engine, and what to do.",
+    "impossible": "Compare the profile with the machine; the message has the numbers.",
+    "above_user_limit": "Raise the limit, or hide the profile with `allowed_groups`.",
+    "above_group_limit": "Raise the limit, or hide the profile with `allowed_groups`.",
+    "queue_full": "The user cancels a waiting server, or you raise `queued_per_user`.",
+    "stopped": "Nothing.",
+    "cancelled": "Nothing.",
+    "start_timeout": "See `bind_deadline`, `start_deadline`, `start_timeout`, and Docker's speed.",
+    "exited": "Read the last lines of its log, which the user sees too.",
+    "out_of_memory": "Raise `mem_limit`, or have the user load less.",
+    "vanished": "Somebody ran `docker rm`: find out who.",
+    "hub_gone": "Not used in this release.",
+}
+
+
+def module(name: str) -> ModuleType:
+    """A module of the package."""
+    return import_module(f"{PACKAGE}.{name}")
+
+
+def markdown(text: str) -> str:
+    """A help text or docstring as Markdown."""
+    text = _SINCE.sub(r"*Since \1.*", inspect.cleandoc(text)).replace("``", "`")
+    lines: list[str] = []
+    code = False
+    for line in text.splitlines():
+        if code and line and not line.startswith("    "):
+            while lines[-1] == "":
+                lines.pop()
+            lines += ["```", ""]
+            code = False
+        if line.endswith("::") and not code:
+            lines += [line[:-1], "", "```python"]
+            code = True
+        elif code:
+            if lines[-1] != "```python" or line:
+                lines.append(line[4:])
+        else:
+            lines.append(line)
+    return "\n".join([*lines, "```"] if code else lines)
+
+
+def first_sentence(thing: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return plain(inspect.cleandoc(thing.__doc__ or "").split("\n\n")[0])
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    cells = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells)
+
+
+# -- blocks ------------------------------------------------------------------------------------
+
+
+def own_traits(path: str) -> dict[str, Any]:
+    """Configurable traits that a class of ours, or a part of it in its own module, defines."""
+    where, _, name = path.partition(":")
+    cls = getattr(module(where), name)
+    parts = {cls, *(base for base in cls.__bases__ if base.__module__.endswith(".options_policy"))}
+    traits = cls.class_traits(config=True)
+    return {n: trait for n, trait in sorted(traits.items()) if trait.this_class in parts}
+
+
+def options(path: str, section: str) -> str:
+    """Every option of a class, with its help text."""
+    parts = []
+    cls = getattr(module(path.partition(":")[0]), path.partition(":")[2])
+    for name, trait in own_traits(path).items():
+        what = " ".join(trait.info().split())
+        if not hasattr(cls, f"_default_{name}") and "Undefined" not in trait.default_value_repr():
+            what += f"; default `{trait.default_value_repr()}`"
+        parts.append(f"### c.{section}.{name}\n\n*{what}*\n\n{markdown(trait.help)}")
+    return "\n\n".join(parts)
+
+
+def overrides() -> str:
+    """The words of a profile's ``spawner_override``."""
+    models = module("profiles.models")
+    notes = commented(inspect.getsource(models.Overrides), r"    (\w+): ")
+    return table(
+        ("word", "meaning"), ((f"`{name}`", notes[name]) for name in models.Overrides.model_fields)
+    )
+
+
+def commented(source: str, pattern: str) -> dict[str, str]:
+    """Name -> its ``#:`` comment; ``pattern`` finds the name in a line after it."""
+    found: dict[str, str] = {}
+    said: list[str] = []
+    used = False
+    for line in source.splitlines():
+        match = re.match(pattern, line)
+        if line.strip().startswith("#:"):
+            said = [line.strip()[2:]] if used else [*said, line.strip()[2:]]
+            used = False
+        elif match is not None:
+            found[match[1]] = plain(" ".join(said))
+            used = True  # a comment may stand for several names
+    return found
+
+
+def plain(text: str) -> str:
+    """One line of Markdown; Sphinx' cross-references become their bare names."""
+    text = re.sub(r":\w+:`~?\.*(?:\w+\.)*(\w+)`", r"`\1`", text.replace("``", "`"))
+    return " ".join(text.split())
+
+
+def reasons() -> str:
+    """Every reason: what the user reads, and what the admin does."""
+    models, words = module("scheduler.models"), module("service.words")
+    source = inspect.getsource(models.Reason)
+    parts = []
+    for title, body in re.findall(r"    # (.+?)\n((?:    [A-Z_]+ = .+\n)+)", source):
+        names = re.findall(r"    ([A-Z_]+) = ", body)
+        rows = (
+            (
+                f"`{models.Reason[name].value}`",
+                words.REASONS.get(models.Reason[name], "(a text of its own, with the numbers)"),
+                ADVICE[models.Reason[name].value],
+            )
+            for name in names
+        )
+        text = table(("value", "what the user reads", "what you do"), rows)
+        parts.append(f"### {title[0].upper()}{title[1:]}\n\n{text}")
+    return "\n\n".join(parts)
+
+
+def metrics() -> str:
+    """Every metric of the service."""
+    made = module("service.metrics").Metrics()
+    rows = []
+    for value in vars(made).values():
+        if hasattr(value, "_labelnames"):
+            name = value._name + ("_total" if value._type == "counter" else "")
+            labels = ", ".join(f"`{label}`" for label in value._labelnames) or "none"
+            rows.append((f"`{name}`", value._type, labels, f"{value._documentation}."))
+    return table(("name", "type", "labels", "meaning"), iter(sorted(rows)))
+
+
+def all_routes() -> list[tuple[str, type]]:
+    """(pattern below the prefix, handler) of the service."""
+    found = [
+        *module("service.api_internal").routes("", None),
+        *module("service.pages").routes("", None),
+    ]
+    return [(route[0], route[1]) for route in found]
+
+
+def routes() -> str:
+    """Every address of the service."""
+    rows = []
+    for pattern, handler in all_routes():
+        shown = pattern.replace("\\", "").replace("(gpus.css)", "gpus.css")
+        shown = re.sub(r"\(\[A-Za-z0-9\].*?\)(?=/)", "ID", shown)
+        ours = handler.__module__.startswith(PACKAGE)
+        meaning = first_sentence(handler) if ours else "The page's style sheet."
+        rows.append((f"`{shown or '(the prefix itself)'}`", meaning))
+    return table(("address", "meaning"), iter(rows))
+
+
+def bodies() -> str:
+    """The bodies that the internal API accepts."""
+    parts = []
+    for name in ("Ask", "Request", "Bind", "Stopping", "Ended"):
+        model = getattr(module("service.bodies"), name)
+        schema = model.model_json_schema()
+        needed = schema.get("required", ())
+        rows = (
+            (f"`{n}`", kind(f), "needed" if n in needed else f"`{json.dumps(f.get('default'))}`")
+            for n, f in schema["properties"].items()
+        )
+        text = table(("field", "type", "default"), rows)
+        parts.append(f"**{name}**: {first_sentence(model)}\n\n{text}")
+    return "\n\n".join(parts)
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """A JSON schema in a few words."""
+    if "anyOf" in schema:
+        return " or ".join(kind(part) for part in schema["anyOf"])
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return {"Mode": "a kind of device", "Reason": "a [reason](reasons.md)"}.get(name, name)
+    if schema.get("type") == "array":
+        return f"list of {kind(schema['items'])}"
+    least, most = schema.get("minimum"), schema.get("maximum")
+    bounds = f", {least} to {most}" if least is not None and most is not None else ""
+    return str(schema.get("type")) + bounds
+
+
+def labels() -> str:
+    """Every label of containers and volumes."""
+    names = module("engine.labels")
+    notes = commented(inspect.getsource(names), r"([A-Z_]+) = ")
+    rows = [(f"`{getattr(names, n)}`", note) for n, note in notes.items() if n != "PREFIX"]
+    return table(("label", "meaning"), iter(rows))
+
+
+def head(script: str) -> str:
+    """The comment that a script begins with: its own ``--help``."""
+    lines = (ROOT / script).read_text(encoding="utf-8").splitlines()[1:]
+    text: list[str] = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        text.append(line[2:] if line.startswith("# ") else line[1:])
+    return "```text\n" + "\n".join(text).strip() + "\n```"
+
+
+def docstring(name: str) -> str:
+    """The text that a module of ours prints for ``--help``."""
+    text = inspect.cleandoc(module(name).__doc__ or "")
+    return f"```text\n{text}\n```"
+
+
+BLOCKS: dict[str, Callable[..., str]] = {
+    "options": options,
+    "overrides": overrides,
+    "reasons": reasons,
+    "metrics": metrics,
+    "routes": routes,
+    "bodies": bodies,
+    "labels": labels,
+    "head": head,
+    "docstring": docstring,
+}
+
+# -- pages -------------------------------------------------------------------------------------
+
+
+def regenerate(text: str) -> str:
+    """A page with its blocks written anew."""
+
+    def block(match: re.Match[str]) -> str:
+        name, *arguments = match[2].split()
+        return f"{match[1]}\n{BLOCKS[name](*arguments)}\n\n{match[4]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def stale() -> Iterator[tuple[Path, str]]:
+    """(page, what it should be) of the pages that are out of date."""
+    for path in sorted(DOCS.rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if "<!-- begin: " in text:
+            wanted = regenerate(text)
+            if wanted != text:
+                yield path, wanted
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or only look with ``--check``; returns the exit code."""
+    check = "--check" in arguments
+    found = list(stale())
+    for path, wanted in found:
+        sys.stderr.write(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}\n")
+        if not check:
+            path.write_text(wanted, encoding="utf-8")
+    return 1 if check and found else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,318 @@
+"""The documentation is right: it is complete, its examples run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import textwrap
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from jupyterhub.app import JupyterHub
+from jupyterhub.auth import Authenticator
+from traitlets.config import Config
+
+from jupyterhub_gpuspawner import hub, images
+from jupyterhub_gpuspawner.dockerspawner import GPUDockerSpawner
+from jupyterhub_gpuspawner.errors import RefusedError
+from jupyterhub_gpuspawner.limit_traits import LimitTraits
+from jupyterhub_gpuspawner.profiles import parse_profiles
+from jupyterhub_gpuspawner.scheduler.models import Limits, Reason, Settings
+from jupyterhub_gpuspawner.service.options import GPUScheduler
+from jupyterhub_gpuspawner.spawner import GPUSpawnerMixin
+from tests.unit.scheduler_world import GIB, World, gpu
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+#: config sections that are checked against a class
+SECTIONS = {
+    "JupyterHub": JupyterHub,
+    "Authenticator": Authenticator,
+    "GPUDockerSpawner": GPUDockerSpawner,
+    "GPUSpawnerMixin": GPUSpawnerMixin,
+    "GPUScheduler": GPUScheduler,
+}
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def reference(name: str) -> str:
+    return read(f"docs/reference/{name}.md")
+
+
+def blocks(language: str) -> Iterator[Any]:
+    """Code blocks of a language in all pages, as pytest parameters."""
+    for name in NAMES:
+        found = [m for m in _FENCE.finditer(read(name)) if m[2] == language]
+        for number, match in enumerate(found, 1):
+            yield pytest.param(textwrap.dedent(match[3]), id=f"{name}-{number}")
+
+
+@lru_cache
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+# -- complete ----------------------------------------------------------------------------------
+
+
+def test_the_generated_pages_are_up_to_date() -> None:
+    late = [str(path.relative_to(ROOT)) for path, _ in generator().stale()]
+    assert late == [], "run: python docs/generate.py"
+
+
+def test_every_option_of_ours_is_documented_and_every_documented_one_exists() -> None:
+    documented = set(re.findall(r"^### c\.(\w+\.\w+)$", reference("options"), re.MULTILINE))
+    ours = {f"GPUScheduler.{name}" for name in GPUScheduler.class_trait_names(config=True)}
+    for cls in (GPUSpawnerMixin, LimitTraits, GPUDockerSpawner):
+        ours |= {f"GPUDockerSpawner.{name}" for name in cls.class_own_traits(config=True)}
+    inherited = {f"GPUDockerSpawner.{n}" for n in ("mem_limit", "cpu_limit")}
+    assert documented == ours - inherited
+
+
+def test_every_option_named_in_a_page_exists() -> None:
+    unknown = {
+        f"{name}: c.{section}.{option}"
+        for name in NAMES
+        for section, option in re.findall(r"\bc\.([A-Z]\w+)\.([a-z]\w+)", read(name))
+        if section in SECTIONS and option not in SECTIONS[section].class_traits(config=True)
+    }
+    assert unknown == set()
+
+
+def test_every_reason_has_advice_and_stands_in_the_reference() -> None:
+    values = {reason.value for reason in Reason}
+    assert set(generator().ADVICE) == values
+    assert values == set(re.findall(r"^\| `(\w+)` \|", reference("reasons"), re.MULTILINE))
+
+
+def test_every_reason_named_in_a_page_exists() -> None:
+    known = {reason.value for reason in Reason} | {"scheduler_unavailable"}
+    text = read("docs/howto/troubleshoot-a-start.md").split("## It waits")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
+    assert named and set(named) <= known
+
+
+def test_every_metric_named_in_a_page_exists() -> None:
+    known = set(re.findall(r"^\| `(gpus_\w+)` \|", reference("metrics"), re.MULTILINE))
+    named = {m for n in NAMES for m in re.findall(r"\bgpus_[a-z_]+[a-z]\b", read(n))}
+    assert named == known
+
+
+def test_every_address_of_the_service_is_documented() -> None:
+    text = reference("rest-internal")
+    for pattern, _ in generator().all_routes():
+        last = pattern.rpartition("/")[2].replace("\\", "").strip("()").split("|")[0]
+        assert last in text, pattern
+
+
+def environment_of_the_code() -> set[str]:
+    """Variables that the code reads: by our prefix, and those that it lists or asks for."""
+    folders = ("jupyterhub_gpuspawner", "deploy", "images", "benchmarks", "tests/testbed")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [ROOT / name for name in ("quickstart", "run-tests", "jupyterhub_config.py")]
+    found = set()
+    for path in files:
+        if path.suffix != ".pyc":
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found |= set(re.findall(r"\bGPUS_[A-Z0-9_]*[A-Z0-9]\b", text))
+            found |= set(re.findall(r"environ(?:\.get\(|\[)\"([A-Za-z_]+)\"", text))
+    return found
+
+
+def test_every_environment_variable_is_documented() -> None:
+    documented = set(re.findall(r"`([A-Za-z_0-9]+)`", reference("environment")))
+    used = environment_of_the_code() | {n for n in images.PROXY_ARGUMENTS if n.islower()}
+    # of the machine itself, not of ours
+    assert used - documented - {"HOME", "PATH", "USER", "IPYTHONDIR"} == set()
+
+
+def test_every_variable_of_ours_named_in_a_page_exists() -> None:
+    named = {v for n in NAMES for v in re.findall(r"\bGPUS_[A-Z0-9_]*[A-Z0-9]\b", read(n))}
+    assert named <= environment_of_the_code()
+
+
+def test_every_option_of_a_command_is_documented_and_every_documented_one_exists() -> None:
+    for script in ("quickstart", "run-tests", "benchmarks/run"):
+        code, said = read(script), generator().head(script)
+        known = set(re.findall(r"^ +(?:-\w+ \| )?(--[a-z]+)\)", code, re.MULTILINE))
+        shown = set(re.findall(r"(?<![\w-])(--[a-z]+)", said))
+        assert known - {"--help"} <= shown, script
+        named = set(re.findall(rf"\./{script} (--[a-z]+)", "".join(map(read, NAMES))))
+        assert named <= shown | {"--help"}, script
+
+
+# -- right -------------------------------------------------------------------------------------
+
+
+def check_section(name: str, section: Config) -> None:
+    """Each option is one of the class, and takes its value."""
+    cls = SECTIONS.get(name)
+    if cls is None:
+        return
+    traits = cls.class_traits(config=True)
+    for option in section:
+        assert option in traits, f"c.{name}.{option}: there is no such option"
+    if cls is JupyterHub or issubclass(cls, Authenticator):
+        for option, value in section.items():
+            traits[option]._validate(cls.__new__(cls), value)
+    else:
+        made = cls(config=Config({name: section}))
+        for option in section:
+            getattr(made, option)
+
+
+@pytest.mark.parametrize("code", list(blocks("python")))
+def test_every_configuration_in_the_pages_works(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config()
+    if "oauth" in code:
+        generic = pytest.importorskip("oauthenticator.generic")
+        monkeypatch.setitem(SECTIONS, "GenericOAuthenticator", generic.GenericOAuthenticator)
+    really = hub.setup
+
+    def setup(c: Any) -> None:
+        # the example's folder is not for tests
+        c.GPUScheduler.state_dir = str(tmp_path / "gpus")
+        really(c)
+
+    monkeypatch.setattr(hub, "setup", setup)
+    exec(compile(code, "example", "exec"), {"get_config": lambda: config, "c": config})
+    assert config, "the example sets nothing"
+    if "setup(c)" in code:
+        assert [service["name"] for service in config.JupyterHub.services] == ["gpus"]
+        assert (tmp_path / "gpus" / "service-token").stat().st_mode & 0o077 == 0
+    for name, section in config.items():
+        check_section(name, section)
+    profiles = config.GPUDockerSpawner.get("profile_list")
+    if profiles:
+        assert len(parse_profiles(profiles).items) == len(profiles)
+
+
+def test_the_example_in_the_readme_has_six_lines() -> None:
+    (code,) = [m[3] for m in _FENCE.finditer(read("README.md")) if m[2] == "python"]
+    assert len(code.splitlines()) == 6
+
+
+@pytest.mark.parametrize("code", list(blocks("bash")))
+def test_every_shell_example_names_scripts_that_exist(code: str) -> None:
+    for script in re.findall(r"(?:^|\s)\./([\w/-]+)", code):
+        assert os.access(ROOT / script, os.X_OK), script
+
+
+# -- scheduling: the worked tables are played ---------------------------------------------------
+
+
+def scenarios() -> Iterator[Any]:
+    text = read("docs/explanation/scheduling.md")
+    found = re.findall(r"### (.+?)\n\n<!-- world: (.+?) -->\n\n((?:\|.*\n)+)", text)
+    for title, world, rows in found:
+        settings = {k: int(v) for k, v in (word.split("=") for word in world.split())}
+        cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows.splitlines()[2:]]
+        yield pytest.param(settings, cells, id=title)
+
+
+def make_world(gpus: int, students: int | None = None, **limits: int) -> World:
+    groups = {} if students is None else {"students": students}
+    settings = Settings(limits=Limits(groups=groups, **limits))
+    return World(*(gpu(f"g{k}") for k in range(gpus)), settings=settings)
+
+
+def play(world: World, who: str, asks: str) -> tuple[str, str]:
+    """One row of a table: what became of the user, and why."""
+    user, *group = re.findall(r"[\w/]+", who)
+    if asks == "stops":
+        (lease,) = [i for i, v in world.state.tables.leases.items() if str(v.key) == user]
+        world.bind(lease)
+        world.end(lease)
+        return "", ""
+    if asks:
+        wanted = re.fullmatch(r"(\d) GPU(?:, (\d+) GiB)?(?: of (\S+))?", asks)
+        assert wanted is not None, asks
+        more = {"memory": int(wanted[2] or 0) * GIB, "model": wanted[3]}
+        try:
+            world.ask(user, int(wanted[1]), groups=tuple(group), **more)
+        except RefusedError as error:
+            return "refused", error.reason
+    waiting = dict(world.line())
+    return ("waits", waiting[user].value) if user in waiting else ("granted", "")
+
+
+@pytest.mark.parametrize(("settings", "rows"), list(scenarios()))
+def test_the_worked_examples_of_scheduling_are_what_the_scheduler_does(
+    settings: dict[str, int], rows: list[list[str]]
+) -> None:
+    world = make_world(**settings)
+    for who, asks, result, reason in rows:
+        assert play(world, who, asks) == (result, reason), f"{who}: {asks}"
+
+
+def test_there_are_worked_examples() -> None:
+    assert len(list(scenarios())) >= 5
+
+
+# -- form --------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+    text = _FENCE.sub("", read(name))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert "://" not in target, f"{target}: the pages stand on their own"
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("name", [*NAMES, "jupyterhub_config.py", "docs/generate.py"])
+def test_no_page_names_a_developers_machine_or_somebody_elses_host(name: str) -> None:
+    text = read(name)
+    allowed = r"(?!127\.|10\.|172\.17\.|localhost|MIRROR|[\w.]*example\.org|HOST|ADDRESS|\{|host:)"
+    assert re.findall(rf"https?://{allowed}[\w.-]+", text) == []
+    # a registry as part of an image's name
+    assert re.findall(r"\b[\w-]+\.(?:io|com|cn|dev)/", text) == []
+    assert re.findall(r"(?<![\w.}])/(?:home/(?!jovyan|user\b)|root/|Users/|work/)\S*", text) == []
+
+
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len(read("README.md").splitlines()) <= 120
+
+
+def test_the_readme_shows_only_pictures_that_are_there() -> None:
+    for target in re.findall(r"!\[.*?\]\(([^)]+)\)", read("README.md")):
+        assert (ROOT / target).is_file()
+
+
+def test_every_page_is_reachable_from_the_index() -> None:
+    index = read("docs/README.md")
+    for page in DOCS.rglob("*.md"):
+        if page != DOCS / "README.md":
+            assert f"({page.relative_to(DOCS)}" in index, page
+
+
+def test_the_pages_say_that_swarm_is_not_there_while_it_is_not() -> None:
+    there = importlib.util.find_spec("jupyterhub_gpuspawner.swarmspawner") is not None
+    said = "Swarm is not there yet" in read("docs/explanation/not-enforced.md")
+    assert said is not there
