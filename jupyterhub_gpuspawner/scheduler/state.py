@@ -76,7 +76,6 @@ class SchedulerState:
         core.settling = {
             device.id: now for device in core.tables.devices.values() if not device.simulated
         }
-        core.stirred = True
 
     def handle(self, event: events.Event, now: float) -> list[Decision]:
         """Decide what follows from ``event`` at time ``now`` (POSIX seconds).

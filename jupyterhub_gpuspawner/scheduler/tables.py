@@ -90,7 +90,9 @@ class Tables:
         """Atoms without a claim, none where a MIG parent or child is claimed (S4)."""
         if any(relative in self.claims for relative in self.relatives(device.id)):
             return []
-        taken = self.claims.get(device.id, {})
+        taken = self.claims.get(device.id)
+        if taken is None:
+            return list(range(device.atoms))
         return [atom for atom in range(device.atoms) if atom not in taken]
 
     # -- changing ------------------------------------------------------------------------

@@ -125,6 +125,14 @@ def test_a_new_start_waits_for_the_proof_that_the_old_server_is_gone():
     assert world.lease(new).state is LeaseState.RESERVED
 
 
+def test_a_new_start_does_not_change_why_the_old_server_stops():
+    world = World("g1")
+    old = world.run("ann")
+    world.stop(old, Reason.OUT_OF_MEMORY)
+    world.ask("ann")
+    assert world.lease(old).reason is Reason.OUT_OF_MEMORY
+
+
 def test_an_entry_id_is_for_one_request_only():
     world = World("g1", "g2")
     world.run("ann", id="x")
@@ -198,6 +206,17 @@ def test_a_hub_that_asks_is_a_hub_that_lives():
     assert world.gone_for_good(bob) is EntryState.CANCELLED
 
 
+def test_a_late_request_of_an_earlier_hub_does_not_bring_it_back():
+    world = World("g1")
+    world.do(events.BootSeen(boot_id="boot-2"))
+    world.run("ann", boot="boot-2")
+    bob = world.ask("bob", boot="boot-2")
+    world.ask("cy", boot="boot-1")
+    world.detach(bob)
+    world.tick(16)
+    assert world.gone_for_good(bob) is EntryState.CANCELLED
+
+
 def test_detaching_twice_keeps_the_first_time_and_unknown_ids_are_nothing():
     world = World("g1")
     world.run("ann")
@@ -216,6 +235,7 @@ def test_detaching_after_the_grant_changes_nothing():
     world.detach(lease)
     world.tick(30)
     assert world.granted(lease)
+    assert world.state.tables.entries[lease].state is EntryState.GRANTED
     world.bind(lease)
     assert world.detach(lease) == []
 

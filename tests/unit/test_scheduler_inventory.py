@@ -204,6 +204,16 @@ def test_a_node_that_answers_again_is_compared_before_the_next_grant():
     assert world.granted(ann)
 
 
+def test_a_silent_node_takes_no_servers_even_if_its_engine_was_compared():
+    world = World("g1")
+    world.node_is(NodeState.SILENT)
+    world.do(events.NodeReconciled(node="n1"))
+    ann = world.ask("ann")
+    assert not world.granted(ann)
+    world.report()
+    assert world.granted(ann)
+
+
 def test_silence_of_a_node_that_was_declared_down_is_no_news():
     world = World("g1")
     world.run("ann")

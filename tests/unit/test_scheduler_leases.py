@@ -245,6 +245,16 @@ def test_a_starting_lease_is_not_taken_back_while_nothing_is_known_of_its_node()
     assert world.lease(ann).state is LeaseState.RUNNING
 
 
+def test_a_starting_lease_on_a_silent_node_is_kept_even_if_its_engine_was_compared():
+    world = World("g1")
+    ann = world.ask("ann")
+    world.bind(ann)
+    world.node_is(NodeState.SILENT)
+    world.do(events.NodeReconciled(node="n1"))
+    world.tick(601)
+    assert world.lease(ann).state is LeaseState.STARTING
+
+
 def test_after_a_restart_a_starting_lease_waits_for_the_first_reconcile():
     world = World("g1")
     ann = world.ask("ann")

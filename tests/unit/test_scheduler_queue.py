@@ -267,6 +267,15 @@ def test_an_exclusive_lease_takes_all_parts_of_a_device():
     assert world.devices_of(bob) == {"g2"}
 
 
+def test_a_device_of_which_a_part_is_taken_does_not_count_as_one_of_two():
+    world = World(gpu("g1", atoms=2), gpu("g2", atoms=2))
+    world.find("eve", "c9", "g2", sharing=Mode.SLOTS)
+    ann = world.ask("ann", 2)
+    assert not world.granted(ann)
+    world.gone("old", "c9")
+    assert world.devices_of(ann) == {"g1", "g2"}
+
+
 # -- reasons ---------------------------------------------------------------------------------
 
 
