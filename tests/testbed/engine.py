@@ -1,7 +1,7 @@
 """One Docker engine of our own: real, with CDI, on this machine, beside any other engine.
 
-A *node* is a mount and a UTS namespace held by a small process; ``dockerd`` runs in it, in a
-chroot. It stays while the daemon dies and comes back, as a machine does: containers survive a
+A *node* is a mount and a UTS namespace held by a small process; ``dockerd`` runs in it, on
+a root file system of its own. It stays while the daemon dies and comes back, as a machine does: containers survive a
 ``kill -9`` of the daemon, and the next daemon finds them. The network namespace is the host's,
 because a hub on the host must reach the containers' addresses.
 
@@ -40,7 +40,12 @@ mount --bind "$2/etc" "$2/root/etc/docker"
 mount --bind "$2/cdi" "$2/root/etc/cdi"
 mount --bind "$2/run" "$2/root/out"
 hostname "$3"
-touch "$2/run/ready"
+# Not chroot: what enters the mount namespace later ("docker exec", health checks) starts at the
+# namespace's own root, and with chroot that is the machine's, outside of every container.
+cd "$2/root"
+pivot_root . mnt
+umount --lazy /mnt
+touch /out/ready
 exec sleep infinity
 """
 
@@ -271,14 +276,13 @@ class Engine:
 
     def _spawn_daemon(self, holder: Process) -> Process:
         spaces = f"/proc/{holder.pid}/ns"
-        root = Path(f"/proc/{holder.pid}/root", *(self.folder / "root").parts[1:])
+        root = Path(f"/proc/{holder.pid}/root")
         for record in ("out/docker.pid", "run/docker/containerd/containerd.pid"):
             _forget_dead(root / record)
-        # nsenter, chroot, env and dockerd replace each other, so this pid becomes the daemon's.
+        # nsenter, env and dockerd replace each other, so this pid becomes the daemon's.
         return processes.spawn(
             [
                 *("nsenter", f"--mount={spaces}/mnt", f"--uts={spaces}/uts"),
-                *("chroot", str(self.folder / "root")),
                 # Not our environment: with a proxy in it the daemon would look for registries.
                 *("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "dockerd"),
             ],
