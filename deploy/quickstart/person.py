@@ -61,6 +61,8 @@ class Person:
         )
         if answer.status_code != 200 or "/hub/login" in answer.url:
             raise PersonError(f"{self.name}: login failed ({answer.status_code})")
+        # the Hub may know the user by another spelling (lower case, composed characters)
+        self.name = self.api("GET", "/user").json()["name"]
 
     def form(self) -> str:
         """The spawn page's HTML."""

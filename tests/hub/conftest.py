@@ -1,0 +1,173 @@
+"""A real Hub on the testbed's engine, with the stub image and simulated GPUs.
+
+The same tests run on both Hub lines: whichever is installed beside pytest.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from deploy.quickstart.person import Person
+from deploy.quickstart.trial import TrialHub, wait_for
+from jupyterhub_gpuspawner.engine import labels
+
+#: what the tests ask of the shipped configuration to be different: small servers that start at
+#: once, short graces, and profiles that make a server misbehave
+AFTER = """
+c.GPUDockerSpawner.mem_limit = "64M"
+c.GPUDockerSpawner.stop_grace = 2
+c.JupyterHub.log_level = "INFO"
+c.GPUScheduler.detach_grace = 3
+c.GPUScheduler.exited_grace = 10
+c.GPUScheduler.reconcile_interval = 5
+def profile(slug, **override):
+    return {"display_name": slug, "slug": slug, "spawner_override": override}
+c.GPUDockerSpawner.profile_list = [
+    profile("gpu", gpus=1),
+    profile("gpu2", gpus=2),
+    profile("cpu", gpus=0),
+    profile("many", gpus=99),
+    profile("dies", gpus=1, environment={"STUB_DIE": "3"}),
+    profile("slow", gpus=1, environment={"STUB_SLOW": "30"}),
+    profile("brief", gpus=1, environment={"STUB_EXIT_AFTER": "2", "STUB_EXIT_CODE": "7"}),
+    profile("eats", gpus=1, environment={"STUB_EAT": "200"}),
+    profile("huge", gpus=0, mem_limit="900T"),
+    profile("noimage", gpus=1, image="gpuspawner-test/not-there:latest"),
+]
+"""
+
+
+#: the testbed's engine reads its CDI specs from a folder of its own
+ENGINE = """
+c.GPUScheduler.node_name = "{node}"
+c.GPUScheduler.cdi_dir = "{cdi}"
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
+    """A Hub with two simulated GPUs, one for the tests of a module."""
+    yield from run_hub(engine, docker_client, stub_image)
+
+
+@pytest.fixture
+def own_hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
+    """A Hub that a test may kill."""
+    yield from run_hub(engine, docker_client, stub_image)
+
+
+def run_hub(engine: Any, client: Any, image: str, after: str = AFTER) -> Iterator[TrialHub]:
+    """Start a Hub on the testbed's engine; afterwards nothing of it is left."""
+    hub = TrialHub(
+        image=image,
+        simulate=2,
+        after=after + ENGINE.format(node=engine.node, cdi=engine.folder / "cdi"),
+        env={"DOCKER_HOST": engine.base_url, "GPUS_BRIDGE_IP": engine.gateway},
+    )
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.stop()
+        print(hub.last_words(80))  # pytest shows it where a test failed
+        clear(client)
+        hub.discard()
+
+
+def clear(client: Any) -> None:
+    """Remove the containers and volumes of ours. The testbed's engine has no others."""
+    chosen = {"label": labels.LEDGER}
+    for container in client.containers.list(all=True, filters=chosen, ignore_removed=True):
+        with suppress(Exception):
+            container.remove(force=True, v=True)
+    for volume in client.volumes.list(filters=chosen):
+        with suppress(Exception):
+            volume.remove(force=True)
+
+
+@pytest.fixture
+def somebody(hub: TrialHub) -> Iterator[Callable[..., Person]]:
+    """Makes a new user who is logged in; their servers are stopped at the end."""
+    made: list[Person] = []
+
+    def make(prefix: str = "user") -> Person:
+        person = hub.person(f"{prefix}-{uuid.uuid4().hex[:8]}")
+        made.append(person)
+        return person
+
+    yield make
+    for person in made:
+        stop_all(person)
+    wait_for("free GPUs", 30, lambda: not hub.busy())
+
+
+def stop_all(person: Person) -> None:
+    """Stop every server of a person, whatever state it is in."""
+    for _ in range(100):
+        servers = person.api("GET", f"/users/{person.name}").json().get("servers", {})
+        if not any(s["ready"] or s["pending"] for s in servers.values()):
+            return
+        for name in servers:
+            person.cancel(name)
+        time.sleep(0.1)
+    raise AssertionError(f"{person.name}: servers don't stop")
+
+
+def start(person: Person, profile: str = "gpu", server: str = "") -> list[str]:
+    """Choose a profile and wait until the server is ready; the messages on the way."""
+    answer = person.ask({"profile": profile}, server)
+    assert answer.status_code == 200, plain(answer.text)
+    return person.wait(server, limit=60)
+
+
+def plain(page: str) -> str:
+    """The text of a page, without its markup, scripts and blank lines."""
+    text = re.sub(r"(?s)<script.*?</script>|<style.*?</style>|<[^>]*>", " ", page)
+    return " ".join(text.split())
+
+
+def facts(hub: TrialHub, person: Person, client: Any, server: str = "") -> dict[str, Any]:
+    """What the stub sees from inside its container."""
+    container = container_of(client, person, server)
+    code, output = container.exec_run(
+        [
+            "python3",
+            "-c",
+            "import json, os; print(json.dumps({'gpus': sorted(os.listdir('/run/gpus')) "
+            "if os.path.isdir('/run/gpus') else [], 'env': dict(os.environ), "
+            "'home': sorted(os.listdir('/home/jovyan'))}))",
+        ]
+    )
+    assert code == 0, output
+    import json
+
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def container_of(client: Any, person: Person, server: str = "") -> Any:
+    """The one container of a server."""
+    chosen = [f"{labels.USER}={person.name}", f"{labels.SERVER}={server}"]
+    (container,) = client.containers.list(all=True, filters={"label": chosen})
+    return container
+
+
+def containers_of(client: Any, person: Person) -> list[Any]:
+    """All containers of a person."""
+    chosen = [f"{labels.USER}={person.name}"]
+    found: list[Any] = client.containers.list(all=True, filters={"label": chosen})
+    return found
+
+
+def server_of(person: Person, server: str = "") -> dict[str, Any] | None:
+    """What the Hub's API says about a server; None = it has none."""
+    model = person.api("GET", f"/users/{person.name}").json()
+    found: dict[str, Any] | None = model.get("servers", {}).get(server)
+    return found

@@ -1,0 +1,50 @@
+"""A start that is cancelled at any moment leaves nothing: no container, lease or phantom."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from deploy.quickstart.trial import wait_for
+
+from .conftest import containers_of, server_of, start
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0])
+def test_a_start_cancelled_after_some_time_leaves_nothing(hub, somebody, docker_client, delay):
+    alice = somebody("alice")
+    answer = alice.api("POST", f"/users/{alice.name}/server", json={"profile": "slow"})
+    assert answer.status_code in (201, 202), answer.text
+    time.sleep(delay)
+    answer = alice.cancel()
+    assert answer.status_code in (202, 204), answer.text
+    wait_for("the end", 15, lambda: server_of(alice) is None)
+    wait_for("free GPUs", 15, lambda: not hub.busy())
+    wait_for("no container", 15, lambda: not containers_of(docker_client, alice))
+
+
+def test_cancelling_while_waiting_shows_no_phantom_and_leaves_the_queue(hub, somebody):
+    alice, bob = somebody("alice"), somebody("bob")
+    start(alice, "gpu2")
+    bob.api("POST", f"/users/{bob.name}/server", json={"profile": "gpu"})
+    wait_for("the queue", 10, lambda: hub.summary()["queue"] == 1)
+    answer = bob.cancel()
+    assert answer.status_code in (202, 204), answer.text
+    server = server_of(bob)
+    assert server is None or not server["ready"]
+    wait_for("an empty queue", 15, lambda: hub.summary()["queue"] == 0)
+    assert len(hub.busy()) == 2
+
+
+def test_who_asks_again_soon_keeps_the_place(hub, somebody):
+    alice, bob, carol = somebody("alice"), somebody("bob"), somebody("carol")
+    start(alice, "gpu2")
+    for place, person in enumerate((bob, carol), start=1):
+        person.api("POST", f"/users/{person.name}/server", json={"profile": "gpu2"})
+        wait_for("the queue", 10, lambda place=place: hub.summary()["queue"] == place)
+    bob.cancel()
+    bob.api("POST", f"/users/{bob.name}/server", json={"profile": "gpu2"})
+    alice.stop()
+    wait_for("bob's server", 30, lambda: (server_of(bob) or {}).get("ready"))
+    assert not server_of(carol)["ready"]

@@ -1,0 +1,116 @@
+"""What dies comes back, and nothing that ran is lost: Hub, scheduler, both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from deploy.quickstart.trial import wait_for
+
+from .conftest import container_of, facts, server_of, start
+
+
+def scheduler_pids(hub) -> list[int]:
+    """Processes of this Hub's scheduler, without the supervisor."""
+    config = str(hub.state / "gpus" / "scheduler.json")
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    words = file.read().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if config in words and "--scheduler" in words:
+                found.append(int(entry))
+    return found
+
+
+def test_servers_survive_a_killed_hub_and_are_found_again(own_hub, docker_client):
+    hub = own_hub
+    alice = hub.person("alice")
+    start(alice)
+    before = container_of(docker_client, alice)
+    gpus = facts(hub, alice, docker_client)["gpus"]
+    hub.kill()
+    hub.start()
+    after = container_of(docker_client, alice)
+    assert after.id == before.id
+    assert after.status == "running"
+    wait_for("alice's server", 20, lambda: (server_of(alice) or {}).get("ready"))
+    assert hub.busy() == set(gpus)
+    alice.stop()
+    wait_for("free GPUs", 10, lambda: not hub.busy())
+
+
+def test_servers_survive_an_orderly_stop_of_the_hub(own_hub, docker_client):
+    hub = own_hub
+    alice = hub.person("alice")
+    start(alice)
+    before = container_of(docker_client, alice)
+    hub.stop()
+    before.reload()
+    assert before.status == "running"
+    hub.start()
+    wait_for("alice's server", 20, lambda: (server_of(alice) or {}).get("ready"))
+
+
+def test_waiting_users_keep_their_order_over_a_killed_hub(own_hub, docker_client):
+    hub = own_hub
+    alice = hub.person("alice")
+    start(alice, "gpu2")
+    waiting = [hub.person(name) for name in ("bob", "carol", "dave")]
+    for place, person in enumerate(waiting, start=1):
+        person.api("POST", f"/users/{person.name}/server", json={"profile": "gpu2"})
+        wait_for("the queue", 10, lambda place=place: hub.summary()["queue"] == place)
+    hub.kill()
+    hub.start()
+    wait_for("the queue", 40, lambda: hub.summary()["queue"] == 3)
+    wait_for(
+        "pending spawns",
+        40,
+        lambda: all((server_of(person) or {}).get("pending") == "spawn" for person in waiting),
+    )
+    for holder, heir in zip([alice, *waiting], waiting, strict=False):
+        holder.stop()
+        wait_for(
+            f"{heir.name}'s server", 40, lambda heir=heir: (server_of(heir) or {}).get("ready")
+        )
+
+
+def test_a_killed_scheduler_is_back_soon_and_knows_its_leases(own_hub, docker_client):
+    hub = own_hub
+    alice, bob = hub.person("alice"), hub.person("bob")
+    start(alice, "gpu2")
+    bob.api("POST", f"/users/{bob.name}/server", json={"profile": "gpu"})
+    wait_for("the queue", 10, lambda: hub.summary()["queue"] == 1)
+    busy = hub.busy()
+    (pid,) = scheduler_pids(hub)
+    os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+
+    def back() -> bool:
+        try:
+            return hub.summary()["queue"] == 1 and hub.busy() == busy
+        except OSError:
+            return False
+
+    wait_for("the scheduler", 20, back)
+    assert time.monotonic() - began < 20
+    alice.stop()
+    wait_for("bob's server", 40, lambda: (server_of(bob) or {}).get("ready"))
+
+
+def test_a_stop_works_while_the_scheduler_is_down(own_hub, docker_client):
+    hub = own_hub
+    alice = hub.person("alice")
+    start(alice)
+    for pid in scheduler_pids(hub):
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        alice.stop(limit=30)
+    finally:
+        for pid in scheduler_pids(hub):
+            os.kill(pid, signal.SIGCONT)
+    wait_for("free GPUs", 30, lambda: not hub.busy())
