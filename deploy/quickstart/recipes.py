@@ -119,7 +119,7 @@ def remembered_base(client: docker.DockerClient, debian_name: str, debian_id: st
 
 
 @contextmanager
-def _with_files(recipe: Recipe, python: hostpython.HostPython | None) -> Iterator[Recipe]:
+def with_files(recipe: Recipe, python: hostpython.HostPython | None) -> Iterator[Recipe]:
     """The recipe with the way of this machine: mirrors, proxies, CA, and the packed Python."""
     settings = ways.pip_settings()
     files: dict[str, Path] = {}
@@ -145,7 +145,7 @@ def ensure_base(client: docker.DockerClient) -> Image:
         return known
     source, python_version, python = choose_source(os.environ)
     recipe = base_recipe(source, python_version, name, debian_id)
-    with _with_files(recipe, python) as full:
+    with with_files(recipe, python) as full:
         return ensure(client, full, step)
 
 
@@ -154,5 +154,5 @@ def ensure_singleuser(client: docker.DockerClient) -> Image:
     recipe = singleuser_recipe(ensure_base(client))
     if present(client, recipe.tag, recipe.digest()):
         return ensure(client, recipe, step)
-    with _with_files(recipe, None) as full:
+    with with_files(recipe, None) as full:
         return ensure(client, full, step)

@@ -1,0 +1,1 @@
+"""What benchmarks share. Not benchmarks themselves, so ``benchmarks/run`` does not list them."""
