@@ -42,7 +42,7 @@ ADVICE = {
     "behind_others": "Nothing; the place in the line counts.",
     "user_limit": "Nothing, or raise `user_gpu_limit` or `user_gpu_limits`.",
     "group_limit": "Nothing, or raise `group_gpu_limits`.",
-    "previous_server": "Nothing; if it lasts, see [a stop that hangs](../howto/troubleshoot-a-start.md).",
+    "previous_server": "Nothing; if it lasts, the stop [hangs](../howto/troubleshoot-a-start.md).",
     "not_attached": "Nothing; it is dropped after `detach_grace`, or `requeue_grace`.",
     "ledger_unavailable": "Free the disk, or repair the database; the log has its words.",
     "scheduler_starting": "Wait some seconds; else see the log of the service.",
