@@ -87,18 +87,22 @@ class RequestsHandler(InternalHandler):
         )
 
     async def _serve(self, waiter: waiters.Waiter) -> None:
+        """Write each change, and the same line again to show that the connection lives."""
+        said: dict[str, Any] = {}
         while not waiter.over:
             waiter.changed.clear()
             if waiter.submit:
                 await self._submit(waiter)
-            self.write(json.dumps(waiter.line) + "\n")
-            await self.flush()
+            if waiter.line != said:
+                said = waiter.line
+                self.write(json.dumps(said) + "\n")
+                await self.flush()
             if waiter.final:
                 return
             try:
                 await asyncio.wait_for(waiter.changed.wait(), KEEP_ALIVE)
             except asyncio.TimeoutError:
-                continue
+                said = {}
 
     async def _submit(self, waiter: waiters.Waiter) -> None:
         try:

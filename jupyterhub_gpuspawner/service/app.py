@@ -39,6 +39,8 @@ log = logging.getLogger("gpus")
 
 #: bytes of a request's body
 LARGEST_BODY = 1024 * 1024
+#: seconds Docker may be silent during a call
+ENGINE_SILENCE = 30.0
 #: seconds the tasks get to end
 STOP_LIMIT = 5.0
 
@@ -140,9 +142,13 @@ async def serve(options: GPUScheduler) -> int:
         modules = await loop.run_in_executor(None, _import_the_rest)
         desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""))
         hub = modules.HubAPI.from_environment()
-        runtime = modules.Runtime(options, desk, hub=hub.start if hub else None, on_fenced=fenced)
+        pool = modules.EnginePool(options.docker_host or None, timeout=ENGINE_SILENCE)
+        outside = modules.real_outside(options, pool, hub.start if hub else None)
         add_routes(web, prefix, desk)
-        await runtime.run()
+        try:
+            await modules.Runtime(options, desk, outside, on_fenced=fenced).run()
+        finally:
+            pool.close()
 
     running = asyncio.create_task(live(), name="runtime")
     running.add_done_callback(lambda _: end(1))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..engine.pool import EnginePool
 from . import api_internal, pages
 from .desk import Desk
 from .requeue import HubAPI
-from .runtime import Runtime
+from .runtime import Runtime, real_outside
 
-__all__ = ["Desk", "HubAPI", "Runtime", "api_internal", "pages"]
+__all__ = ["Desk", "EnginePool", "HubAPI", "Runtime", "api_internal", "pages", "real_outside"]

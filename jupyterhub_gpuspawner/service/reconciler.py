@@ -217,9 +217,9 @@ class Reconciler:
         await self._report(info, version, seen)
         adopted = await self._act(seen.ours, None)
         self._come_back()
-        if not self._ready:
-            await self._actor.post(events.NodeReconciled(node=self._node))
-            self._ready = True
+        # each time: the scheduler forgets it when the node shows a new boot id
+        await self._actor.post(events.NodeReconciled(node=self._node))
+        self._ready = True
         self._set_trouble(None)
         self._metrics.reconcile.observe(time.monotonic() - started)
         if adopted:

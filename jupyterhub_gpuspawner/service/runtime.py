@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ..engine.events import EngineEvents
 from ..engine.pool import EnginePool
@@ -16,7 +17,7 @@ from ..scheduler.decisions import Decision, LeaseStored
 from ..scheduler.models import Lease, LeaseState, Reason
 from ..scheduler.state import SchedulerState
 from ..store import Ledger
-from .actor import Actor
+from .actor import Actor, Store
 from .desk import Desk, Phase, Status
 from .engine_view import EngineView
 from .inventory import Inventory, make_sources
@@ -30,10 +31,33 @@ log = logging.getLogger("gpus")
 
 #: seconds between two looks at the deadlines
 TICK = 1.0
-#: seconds Docker may be silent during a call
-ENGINE_SILENCE = 30.0
 #: seconds between two tries to open the ledger
 OPEN_RETRY = 2.0
+
+
+class LedgerLike(Store, Protocol):
+    """What is used of :class:`~jupyterhub_gpuspawner.store.Ledger`."""
+
+    id: str
+
+    def raise_epoch(self) -> int: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outside:
+    """The things outside this process, as functions that reach them."""
+
+    #: opens the ledger; blocks; LedgerError
+    open_ledger: Callable[[], LedgerLike]
+    #: ledger id -> what the service does with the engine
+    engine: Callable[[str], EngineView]
+    #: ledger id -> the engine's events
+    events: Callable[[str], EngineEvents]
+    #: asks the Hub to start servers again; None = there is no Hub to ask
+    hub: HubStarter | None = None
+    #: POSIX seconds
+    clock: Callable[[], float] = time.time
 
 
 class Runtime:
@@ -45,10 +69,8 @@ class Runtime:
         Checked options.
     desk:
         Gets its parts as they come up.
-    hub:
-        Asks the Hub to start servers again; None = there is no Hub to ask.
-    clock:
-        POSIX seconds.
+    outside:
+        Ledger, engine, Hub and clock.
     on_fenced:
         Called when a younger scheduler has taken over.
     """
@@ -57,20 +79,16 @@ class Runtime:
         self,
         options: GPUScheduler,
         desk: Desk,
-        *,
-        hub: HubStarter | None = None,
-        clock: Callable[[], float] = time.time,
+        outside: Outside,
         on_fenced: Callable[[LedgerFenced], None] = lambda error: None,
     ) -> None:
         self._options = options
         self._desk = desk
-        self._hub = hub
-        self._clock = clock
+        self._outside = outside
         self._on_fenced = on_fenced
         self._announcer = Announcer()
-        self._ledger: Ledger | None = None
+        self._ledger: LedgerLike | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._pool = EnginePool(options.docker_host or None, timeout=ENGINE_SILENCE)
         self._bound: frozenset[str] = frozenset()
 
     async def run(self) -> None:
@@ -90,7 +108,7 @@ class Runtime:
 
     # -- start ---------------------------------------------------------------------------
 
-    async def _open(self) -> Ledger:
+    async def _open(self) -> LedgerLike:
         """Open the ledger and raise its epoch, however long that takes."""
         said = ""
         while True:
@@ -108,8 +126,8 @@ class Runtime:
             self._desk.waiters.excuse()
             await asyncio.sleep(OPEN_RETRY)
 
-    def _open_once(self) -> Ledger:
-        ledger = Ledger.open(self._options.ledger)
+    def _open_once(self) -> LedgerLike:
+        ledger = self._outside.open_ledger()
         try:
             ledger.raise_epoch()
         except BaseException:
@@ -117,10 +135,10 @@ class Runtime:
             raise
         return ledger
 
-    def _assemble(self, ledger: Ledger) -> dict[str, Coroutine[Any, Any, None]]:
+    def _assemble(self, ledger: LedgerLike) -> dict[str, Coroutine[Any, Any, None]]:
         """Build the parts, hand them to the desk, return what has to run."""
-        options, desk = self._options, self._desk
-        actor = Actor(ledger, options.settings(), clock=self._clock, on_fenced=self._on_fenced)
+        options, desk, clock = self._options, self._desk, self._outside.clock
+        actor = Actor(ledger, options.settings(), clock=clock, on_fenced=self._on_fenced)
         local = not options.docker_host or options.docker_host.startswith("unix:")
         desk.inventory = Inventory(
             sources=make_sources(options, self._containers),
@@ -129,11 +147,11 @@ class Runtime:
         )
         desk.reconciler = Reconciler(
             actor,
-            EngineView(self._pool, ledger.id, options.stop_grace),
+            self._outside.engine(ledger.id),
             desk.inventory,
             desk.metrics,
             _scope(options, ledger.id),
-            self._clock,
+            clock,
         )
         desk.reconciler.on_change = self._node_changed
         actor.listeners.append(self._stored)
@@ -144,11 +162,11 @@ class Runtime:
         parts = {
             "actor": actor.run(),
             "reconcile": desk.reconciler.run(),
-            "events": desk.reconciler.follow(EngineEvents(ledger.id, options.docker_host or None)),
+            "events": desk.reconciler.follow(self._outside.events(ledger.id)),
             "clock": self._tick(actor),
         }
-        if self._hub is not None:
-            parts["requeue"] = Requeue(desk, self._hub).run()
+        if self._outside.hub is not None:
+            parts["requeue"] = Requeue(desk, self._outside.hub).run()
         return parts
 
     # -- while it runs -------------------------------------------------------------------
@@ -216,9 +234,19 @@ class Runtime:
         await self._desk.close()
         if self._desk.inventory is not None:
             self._desk.inventory.close()
-        self._pool.close()
         if self._ledger is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._ledger.close)
+
+
+def real_outside(options: GPUScheduler, pool: EnginePool, hub: HubStarter | None) -> Outside:
+    """The real ledger and engine of the options."""
+    host = options.docker_host or None
+    return Outside(
+        open_ledger=lambda: Ledger.open(options.ledger),
+        engine=lambda ledger: EngineView(pool, ledger, options.stop_grace),
+        events=lambda ledger: EngineEvents(ledger, host),
+        hub=hub,
+    )
 
 
 def _scope(options: GPUScheduler, ledger: str) -> Scope:

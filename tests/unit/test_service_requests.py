@@ -1,0 +1,191 @@
+"""Requests over the real API: waiting, granting, coming back, cancelling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jupyterhub_gpuspawner.client import Ask, Granted, Queued
+from jupyterhub_gpuspawner.errors import RefusedError
+from jupyterhub_gpuspawner.scheduler.models import GPURequest
+from jupyterhub_gpuspawner.service import runtime
+from tests.unit.service_world import LEDGER, World
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    return World(tmp_path)
+
+
+async def test_a_free_device_is_granted_at_once(world: World) -> None:
+    async with world.running(), world.ask("alice") as stream:
+        line = await stream.until(event="granted")
+        assert line["lease"]["devices"][0]["id"] == "SIMULATED-n1-0"
+        assert line["lease"]["devices"][0]["simulated"] is True
+        assert (line["lease"]["node"], line["lease"]["ledger"]) == ("n1", LEDGER)
+        assert line["lease"]["injection"] == "bind"
+        assert await stream.ended()
+
+
+async def test_a_server_without_gpu_gets_a_lease_too(world: World) -> None:
+    async with world.running():
+        assert (await world.grant("alice", 0))["devices"] == []
+
+
+async def test_who_waits_sees_the_position_and_is_granted_when_a_server_ends(world: World) -> None:
+    async with world.running():
+        lease, container = await world.run("alice", 2)
+        async with world.ask("bob") as bob, world.ask("carol") as carol:
+            assert (await bob.line())["position"] == 1
+            line = await carol.line()
+            assert (line["position"], line["ahead"]) == (2, 1)
+            assert "1 request is ahead" in line["message"]
+            world.engine.containers.pop(container)
+            world.events.send("destroy", container)
+            assert (await bob.until(event="granted"))["lease"]["id"] != lease["id"]
+            await carol.until(event="granted")
+
+
+async def test_the_spawner_s_client_understands_every_line(world: World) -> None:
+    async with world.running():
+        _, container = await world.run("alice", 2)
+        client = world.client()
+        ask = Ask(user="bob", server="", groups=(), profile="", request=GPURequest(count=1))
+        seen = []
+        async for event in client.request(ask):
+            seen.append(event)
+            if isinstance(event, Queued):
+                world.engine.containers.pop(container, None)
+                world.events.send("destroy", container)
+        assert isinstance(seen[0], Queued)
+        assert isinstance(seen[-1], Granted)
+        await client.bind(seen[-1].lease, "c" * 64)
+        await client.running(seen[-1].lease)
+        await client.stopping(seen[-1].lease, "stopped")
+        assert await client.ended(seen[-1].lease, reason="stopped", note="", exit_code=0, oom=False)
+        assert (await client.summary())["free"] == {"SIMULATED GPU": 2}
+        client.close()
+
+
+async def test_the_client_hears_a_refusal_as_one(world: World) -> None:
+    async with world.running():
+        client = world.client()
+        ask = Ask(user="bob", server="", groups=(), profile="", request=GPURequest(count=3))
+        with pytest.raises(RefusedError) as refused:
+            async for _ in client.request(ask):
+                pass
+        assert refused.value.reason == "impossible"
+        assert "3" in refused.value.user_message
+        client.close()
+
+
+async def test_the_same_server_asked_again_keeps_its_place(world: World) -> None:
+    async with world.running():
+        await world.run("alice", 2)
+        async with world.ask("bob") as bob:
+            entry = (await bob.line())["entry"]
+        async with world.ask("carol") as carol:
+            await carol.until(position=2)
+            async with world.ask("bob") as again:
+                line = await again.until(position=1)
+                assert line["entry"] == entry
+
+
+async def test_a_second_connection_takes_the_place_of_the_first(world: World) -> None:
+    async with world.running():
+        _, container = await world.run("alice", 2)
+        async with world.ask("bob") as first:
+            entry = (await first.line())["entry"]
+            async with world.ask("bob") as second:
+                assert (await second.line())["entry"] == entry
+                assert await first.ended()
+                # the end of the first did not detach the second
+                world.engine.containers.pop(container)
+                world.events.send("destroy", container)
+                await second.until(event="granted")
+
+
+async def test_a_cut_connection_is_no_cancel_but_ends_after_its_grace(world: World) -> None:
+    async with world.running():
+        await world.run("alice", 2)
+        async with world.ask("bob") as bob:
+            await bob.line()
+        await world.until(lambda: len(world.desk.waiters) == 0)
+        async with world.ask("carol") as carol:
+            await carol.until(position=2)
+            world.clock.now += world.options.detach_grace + 1
+            await carol.until(position=1)
+
+
+async def test_a_cancel_ends_the_stream_and_the_place_and_may_be_repeated(world: World) -> None:
+    async with world.running():
+        await world.run("alice", 2)
+        async with world.ask("bob") as bob:
+            entry = (await bob.line())["entry"]
+            assert await world.post(f"requests/{entry}/cancel") == (200, {})
+            assert (await bob.until(event="refused"))["reason"] == "cancelled"
+            assert await bob.ended()
+        assert await world.post(f"requests/{entry}/cancel") == (200, {})
+        assert await world.post("requests/unknown/cancel") == (200, {})
+
+
+async def test_a_cancel_after_the_grant_gives_the_devices_back(world: World) -> None:
+    async with world.running():
+        lease = await world.grant("alice", 2)
+        assert await world.states() == ["busy", "busy"]
+        await world.post(f"requests/{lease['id']}/cancel")
+        assert await world.states() == ["free", "free"]
+
+
+async def test_an_id_of_the_caller_is_used_once_and_never_for_somebody_else(world: World) -> None:
+    own = "0" * 32
+    async with world.running():
+        async with world.ask("alice", id=own) as alice:
+            assert (await alice.until(event="granted"))["lease"]["id"] == own
+        async with world.ask("mallory", id=own) as mallory:
+            assert (await mallory.until(event="granted"))["lease"]["id"] != own
+
+
+async def test_a_kill_between_grant_and_reply_gives_the_same_lease_again(world: World) -> None:
+    async with world.running():
+        lease = await world.grant("alice", 1)
+    async with world.running():
+        again = await world.grant("alice", 1)
+        assert again == lease
+        assert await world.states() == ["busy", "free"]
+
+
+async def test_a_grant_that_nobody_uses_is_taken_back(world: World) -> None:
+    async with world.running():
+        await world.grant("alice", 2)
+        async with world.ask("bob") as bob:
+            await bob.line()
+            world.clock.now += world.options.bind_deadline + 1
+            await bob.until(event="granted")
+
+
+async def test_the_queue_survives_a_kill_in_order(world: World) -> None:
+    async with world.running():
+        await world.run("alice", 2)
+        async with world.ask("bob") as bob, world.ask("carol") as carol:
+            await bob.line()
+            await carol.line()
+    async with world.running(), world.ask("carol") as carol:
+        await carol.until(position=2)
+        async with world.ask("bob") as bob:
+            await bob.until(position=1)
+
+
+async def test_nothing_changes_so_a_line_comes_to_keep_the_connection_alive(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jupyterhub_gpuspawner.service import api_internal
+
+    monkeypatch.setattr(api_internal, "KEEP_ALIVE", 0.01)
+    async with world.running():
+        await world.run("alice", 2)
+        async with world.ask("bob") as bob:
+            first = await bob.until(reason="waiting_for_devices")
+            assert await bob.line() == first == await bob.line()
