@@ -115,7 +115,7 @@ ensure_venv() {
     [ "$(cat "$dir/.stamp" 2>/dev/null)" = "$stamp" ] && exit 0
     "$dir/bin/python" -c '' 2>/dev/null || rm -rf "$dir"
     [ -d "$dir" ] || "$python" -m venv "$dir"
-    "$dir/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$dir/bin/python" -m pip install -qq --disable-pip-version-check \
       -e "$ROOT${extras:+[$extras]}" "$hubspec" >&2
     echo "$stamp" >"$dir/.stamp"
   ) 9<"$ROOT/pyproject.toml" </dev/null
