@@ -7,6 +7,7 @@ of date.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -263,6 +264,15 @@ def docstring(name: str) -> str:
     return f"```text\n{text}\n```"
 
 
+def benchmarks() -> str:
+    """The programs that ``benchmarks/run`` knows."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks").glob("[a-z]*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        rows.append((f"`{path.stem}`", plain(text.split("\n\n")[0])))
+    return table(("name", "what it measures"), iter(rows))
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     "options": options,
     "overrides": overrides,
@@ -272,6 +282,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "bodies": bodies,
     "labels": labels,
     "head": head,
+    "benchmarks": benchmarks,
     "docstring": docstring,
 }
 
