@@ -1,9 +1,9 @@
 """One Docker engine of our own: real, with CDI, on this machine, beside any other engine.
 
-A *node* is a mount and a UTS namespace held by a small process; ``dockerd`` runs in it, on
-a root file system of its own. It stays while the daemon dies and comes back, as a machine does: containers survive a
-``kill -9`` of the daemon, and the next daemon finds them. The network namespace is the host's,
-because a hub on the host must reach the containers' addresses.
+A *node* is a mount and a UTS namespace held by a small process; ``dockerd`` runs in it, on a
+root file system of its own. It stays while the daemon dies and comes back, as a machine does:
+containers survive a ``kill -9`` of the daemon, and the next daemon finds them. The network
+namespace is the host's, because a hub on the host must reach the containers' addresses.
 
 Everything started is recorded in ``state.json`` by pid and start time, bridge name and boot id;
 a later ``start`` or ``stop`` (of any process) works from there.

@@ -46,7 +46,7 @@ def missing() -> str | None:
     """Why the testbed can't run on this machine, as one line for a skip; None when it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "the testbed needs root on Linux (namespaces, mounts, its own Docker engine)"
-    tools = ["ip", "unshare", "nsenter", "mount", "chroot"]
+    tools = ["ip", "unshare", "nsenter", "mount", "pivot_root"]
     if not (engine_root().exists() and base_tar().exists()):
         tools.append("debootstrap")
     absent = [tool for tool in tools if shutil.which(tool) is None]
