@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from typing import Any
@@ -13,7 +12,7 @@ from .. import __version__
 from ..errors import LedgerError, RefusedError
 from ..scheduler import events
 from ..scheduler.models import Reason
-from . import bodies, waiters
+from . import bodies, waiters, waiting
 from .identity import key
 from .summary import summary
 from .web import InternalHandler, JSONHandler
@@ -99,9 +98,7 @@ class RequestsHandler(InternalHandler):
                 await self.flush()
             if waiter.final:
                 return
-            try:
-                await asyncio.wait_for(waiter.changed.wait(), KEEP_ALIVE)
-            except asyncio.TimeoutError:
+            if not await waiting.happens(waiter.changed, KEEP_ALIVE):
                 said = {}
 
     async def _submit(self, waiter: waiters.Waiter) -> None:

@@ -14,6 +14,7 @@ from ..errors import LedgerError
 from ..scheduler import events
 from ..scheduler.models import Injection, Reason, Text
 from ..scheduler.state import SchedulerState
+from . import waiting
 from .actor import Actor, Post
 from .bodies import Ended
 from .inventory import Inventory
@@ -183,9 +184,7 @@ class Desk:
 
     async def close(self) -> None:
         """End what runs in the background."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await waiting.end(self._background)
 
     def _open(self) -> Actor:
         if self.actor is None:

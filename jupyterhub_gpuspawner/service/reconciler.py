@@ -21,7 +21,7 @@ from ..scheduler.decisions import Noted
 from ..scheduler.models import Lease, NodeState, Reason
 from ..scheduler.state import SchedulerState
 from . import inventory as inv
-from . import reconcile
+from . import reconcile, waiting
 from .actor import Actor
 from .engine_view import EngineView, Seen
 from .identity import key
@@ -197,9 +197,7 @@ class Reconciler:
 
     async def _pause(self, seconds: float) -> bool:
         """Wait for a nudge; False where none came."""
-        try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except asyncio.TimeoutError:
+        if not await waiting.happens(self._wake, seconds):
             return False
         if self._failures:
             # events must not turn a failing engine into a busy loop

@@ -11,6 +11,7 @@ import docker.errors
 from ..errors import EngineError, LedgerError
 from ..scheduler.events import ContainerGone, StopHung
 from ..scheduler.models import Reason
+from . import waiting
 from .actor import Actor
 from .engine_view import EngineView
 from .metrics import Metrics
@@ -47,18 +48,9 @@ class Removals:
             self._tasks[step.container_id] = task
             task.add_done_callback(lambda _: self._tasks.pop(step.container_id, None))
 
-    async def finished(self) -> None:
-        """Wait until nothing is being removed."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
-            await asyncio.sleep(0)
-
     async def close(self) -> None:
         """Wait for nobody. What was begun at the engine goes on there, and may be repeated."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await waiting.end(self._tasks.values())
 
     async def prove(self, lease: str, container_id: str, reason: Reason, note: str) -> bool:
         """Give the lease's devices back if the engine says that the container is gone."""

@@ -17,6 +17,7 @@ from ..scheduler.decisions import Decision, LeaseStored
 from ..scheduler.models import Lease, LeaseState, Reason
 from ..scheduler.state import SchedulerState
 from ..store import Ledger
+from . import waiting
 from .actor import Actor, Store
 from .desk import Desk, Phase, Status
 from .engine_view import EngineView
@@ -228,9 +229,7 @@ class Runtime:
             await asyncio.sleep(TICK)
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await waiting.end(self._tasks)
         await self._desk.close()
         if self._desk.inventory is not None:
             self._desk.inventory.close()

@@ -32,6 +32,7 @@ from jupyterhub_gpuspawner.errors import (
 )
 from jupyterhub_gpuspawner.scheduler.decisions import Decision, from_json, to_json
 from jupyterhub_gpuspawner.scheduler.models import GPURequest
+from jupyterhub_gpuspawner.service import waiting
 from jupyterhub_gpuspawner.service.app import add_routes, web_application
 from jupyterhub_gpuspawner.service.desk import Desk
 from jupyterhub_gpuspawner.service.engine_view import Seen
@@ -276,8 +277,7 @@ class World:
                 await self.until(lambda: self.desk.status().reason is None, task)
             yield self
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await waiting.end([task])
             server.stop()
             self.http.close()
             await server.close_all_connections()

@@ -1,0 +1,434 @@
+"""What reconcile plans, as a table; and what its shell does with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyterhub_gpuspawner.engine import labels
+from jupyterhub_gpuspawner.engine.observe import Observation
+from jupyterhub_gpuspawner.errors import EngineConflict, EngineUnknown
+from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored, Noted
+from jupyterhub_gpuspawner.scheduler.events import ContainerRunning, StopWanted
+from jupyterhub_gpuspawner.scheduler.models import (
+    Claim,
+    GPURequest,
+    Lease,
+    LeaseState,
+    Reason,
+    ServerKey,
+    Target,
+)
+from jupyterhub_gpuspawner.service import reconciler, removals, runtime
+from jupyterhub_gpuspawner.service.reconcile import (
+    Adopt,
+    Confirm,
+    Graces,
+    Remove,
+    Step,
+    Tell,
+    View,
+    Warn,
+    plan,
+)
+from tests.unit.service_world import LEDGER, World
+
+NOW = 10_000.0
+C1, C2 = "1" * 64, "2" * 64
+GRACES = Graces(created=120.0, exited=30.0, start=600.0)
+
+
+def lease(state: LeaseState = LeaseState.RUNNING, **fields: Any) -> Lease:
+    gone = state is LeaseState.STOPPING
+    known: dict[str, Any] = {
+        "container_id": None if state is LeaseState.RESERVED else C1,
+        "target": Target.GONE if gone else Target.RUN,
+        "reason": Reason.STOPPED if gone else None,
+        "moved_at": NOW - 10,
+    }
+    return Lease(
+        id="L1",
+        key=ServerKey(hub="hub", user="alice"),
+        request=GPURequest(count=1),
+        node="n1",
+        claims=(Claim(device="G0", atom=0, lease_id="L1"),),
+        state=state,
+        **{**known, **fields},
+    )
+
+
+def seen(state: str = "running", container_id: str = C1, **fields: Any) -> Observation:
+    identity = labels.Identity(ledger=LEDGER, lease="L1", user="alice", devices=("G0",))
+    known: dict[str, Any] = {
+        "labels": labels.server_labels(identity),
+        "exit_code": None,
+        "oom": False,
+        "started": state != "created",
+        "created_at": NOW - 1000,
+        "device_ids": ("G0",),
+        "injected": ("G0",),
+    }
+    return Observation(container_id=container_id, name="c", state=state, **{**known, **fields})
+
+
+def others(container: Observation) -> Observation:
+    return replace(container, labels={**container.labels, labels.LEDGER: "b" * 32})
+
+
+STOP = Remove(container_id=C1, lease="L1", why="stop wanted (stopped)")
+OOM = StopWanted(lease_id="L1", reason=Reason.OUT_OF_MEMORY, note="stopped: out of memory")
+EXIT = StopWanted(lease_id="L1", reason=Reason.EXITED, note="ended with exit code 3")
+LATE = StopWanted(
+    lease_id="L1",
+    reason=Reason.START_TIMEOUT,
+    note="the container was not started in time",
+)
+RESERVED, STARTING = LeaseState.RESERVED, LeaseState.STARTING
+RUNNING, STOPPING = LeaseState.RUNNING, LeaseState.STOPPING
+
+#: (what it is about, the lease, the containers, the steps)
+TABLE: list[tuple[str, Lease | None, tuple[Observation, ...], list[Step]]] = [
+    ("agreement", lease(), (seen(),), []),
+    ("paused is running", lease(), (seen("paused"),), []),
+    ("restarting is running", lease(), (seen("restarting"),), []),
+    ("not made yet", lease(RESERVED), (), []),
+    ("made, not bound yet", lease(RESERVED), (seen("created"),), []),
+    ("bound, not started yet", lease(STARTING), (seen("created"),), []),
+    (
+        "starting and running",
+        lease(STARTING),
+        (seen(),),
+        [Tell(event=ContainerRunning(lease_id="L1"))],
+    ),
+    ("not listed proves nothing", lease(), (), [Confirm(lease="L1", container_id=C1)]),
+    ("not listed while starting", lease(STARTING), (), [Confirm(lease="L1", container_id=C1)]),
+    ("being removed", lease(STOPPING), (seen("removing"),), []),
+    ("shall go and runs", lease(STOPPING), (seen(),), [STOP]),
+    ("shall go and has ended", lease(STOPPING), (seen("exited"),), [STOP]),
+    ("shall go and never ran", lease(STOPPING), (seen("created"),), [STOP]),
+    ("ended just now: the Hub reads it", lease(), (seen("exited", exit_code=3),), []),
+    (
+        "never started in time",
+        lease(STARTING, moved_at=NOW - 601),
+        (seen("created"),),
+        [Tell(event=LATE), Remove(container_id=C1, lease="L1", why=LATE.note)],
+    ),
+    (
+        "other devices than leased: said, not killed",
+        lease(),
+        (seen(injected=("G0", "G1")),),
+        [
+            Warn(
+                container_id=C1,
+                subject="alice",
+                text=f"container {C1[:12]} has devices G0, G1, its lease G0",
+            )
+        ],
+    ),
+    ("running and unknown", None, (seen(),), [Adopt(container=seen())]),
+    ("paused and unknown", None, (seen("paused"),), [Adopt(container=seen("paused"))]),
+    (
+        "a second container of a lease runs",
+        lease(),
+        (seen(), seen(container_id=C2)),
+        [Adopt(container=seen(container_id=C2))],
+    ),
+    ("another ledger's is never touched", None, (others(seen()), others(seen("created"))), []),
+    ("made just now, lease over", None, (seen("created", created_at=NOW - 60),), []),
+    (
+        "made long ago, lease over",
+        None,
+        (seen("created"),),
+        [Remove(container_id=C1, lease=None, why="never started, and no lease knows it")],
+    ),
+    (
+        "made for a lease that has another",
+        lease(),
+        (seen(), seen("created", container_id=C2)),
+        [Remove(container_id=C2, lease=None, why="never started, and no lease knows it")],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("of", "containers", "steps"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_the_plan_is(
+    of: Lease | None, containers: tuple[Observation, ...], steps: list[Step]
+) -> None:
+    leases = {of.id: of} if of is not None else {}
+    view = View(now=NOW, ledger=LEDGER, leases=leases, seen=containers, graces=GRACES)
+    assert plan(view) == steps
+
+
+@pytest.mark.parametrize(("oom", "event"), [(False, EXIT), (True, OOM)])
+def test_an_end_that_nobody_took_care_of_is_stored_before_the_container_goes(
+    oom: bool, event: StopWanted
+) -> None:
+    view = View(
+        now=NOW,
+        ledger=LEDGER,
+        leases={"L1": lease()},
+        seen=(seen("exited", exit_code=3, oom=oom),),
+        ended_since={C1: NOW - 30},
+        graces=GRACES,
+    )
+    assert plan(view) == [
+        Tell(event=event),
+        Remove(container_id=C1, lease="L1", why=event.note),
+    ]
+
+
+def test_a_stop_that_the_hub_does_is_left_to_it() -> None:
+    view = View(
+        now=NOW,
+        ledger=LEDGER,
+        leases={"L1": lease(STOPPING)},
+        seen=(seen(),),
+        hub_stops=frozenset({"L1"}),
+    )
+    assert plan(view) == []
+
+
+@pytest.mark.parametrize("state", list(LeaseState))
+@pytest.mark.parametrize("container", ["created", "running", "paused", "exited", "dead"])
+def test_a_running_container_is_removed_only_for_a_lease_that_shall_go(
+    state: LeaseState, container: str
+) -> None:
+    if state is LeaseState.RELEASED:
+        return
+    of = lease(state, moved_at=0.0)
+    found = seen(container, exit_code=0)
+    view = View(now=NOW, ledger=LEDGER, leases={"L1": of}, seen=(found,), ended_since={C1: 0.0})
+    removes = any(isinstance(step, Remove) for step in plan(view))
+    if found.live:
+        assert removes == (state is LeaseState.STOPPING)
+
+
+# -- the shell ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    monkeypatch.setattr(reconciler, "RETRY", 0.005)
+    monkeypatch.setattr(reconciler, "GATHER", 0.001)
+    return World(tmp_path)
+
+
+def nudge(world: World) -> None:
+    assert world.desk.reconciler is not None
+    world.desk.reconciler.nudge()
+
+
+async def test_a_removal_behind_our_back_frees_the_devices_with_the_reason(world: World) -> None:
+    async with world.running():
+        lease_, container = await world.run("alice", 2)
+        del world.engine.containers[container]
+        world.events.send("destroy", container)
+        await world.until_states("free", "free")
+        last = [d.lease for d in world.ledger.journal() if isinstance(d, LeaseStored)][-1]
+        assert (last.id, last.reason) == (lease_["id"], Reason.VANISHED)
+
+
+async def test_an_engine_that_does_not_answer_frees_nothing_and_grants_nothing(
+    world: World,
+) -> None:
+    async with world.running():
+        await world.run("alice", 1)
+        world.engine.containers.clear()  # gone, but nobody can say so
+        world.engine.down = EngineUnknown("no answer from Docker")
+        nudge(world)
+        await world.until(lambda: world.desk.status().reason is Reason.ENGINE_UNAVAILABLE)
+        async with world.ask("bob") as bob:
+            line = await bob.until(reason="engine_unavailable")
+            assert line["position"] == 1
+            assert await world.states() == ["busy", "unavailable"]
+            state = await world.desk.read(lambda state: next(iter(state.tables.leases.values())))
+            assert state.uncertain
+            world.engine.down = None
+            await bob.until(event="granted")
+        await world.until(lambda: world.desk.status().reason is None)
+        assert (await world.states()).count("free") == 1
+
+
+async def test_a_short_silence_changes_nothing(world: World) -> None:
+    async with world.running():
+        await world.run("alice", 1)
+        rows = len(world.ledger.rows)
+        looks = world.engine.looks
+        world.engine.down = EngineUnknown("a hiccup")
+        nudge(world)
+        await world.until(lambda: world.desk.metrics.engine_errors._value.get() >= 1)
+        world.engine.down = None
+        await world.until(lambda: world.engine.looks > looks)
+        assert len(world.ledger.rows) <= rows + 2
+
+
+async def test_an_engine_of_another_ledger_grants_nothing(world: World) -> None:
+    world.engine.down = EngineConflict("belongs to ledger b", "Belongs to another installation.")
+    async with world.running(wait=False), world.ask("alice") as alice:
+        line = await alice.until(reason="engine_not_ours")
+        assert line["message"] == "Belongs to another installation."
+        world.engine.down = None
+        await alice.until(event="granted")
+
+
+async def test_a_running_container_of_a_lost_lease_is_adopted_and_its_devices_held(
+    world: World,
+) -> None:
+    container = world.engine.create("old-lease", "alice", devices=["SIMULATED-n1-1"])
+    world.engine.start(container)
+    async with world.running():
+        assert await world.states() == ["free", "busy"]
+        assert container in world.engine.containers
+        notes = [d for d in world.ledger.journal() if isinstance(d, Noted)]
+        assert [note.kind for note in notes] == ["adopted"]
+        status, _ = await world.post("leases/old-lease/stopping", {"reason": "stopped"})
+        assert status == 200
+        del world.engine.containers[container]
+        assert await world.post("leases/old-lease/ended", {}) == (200, {"released": True})
+        assert await world.states() == ["free", "free"]
+
+
+async def test_no_grant_comes_before_the_first_comparison(world: World) -> None:
+    container = world.engine.create("old-lease", "alice", devices=["SIMULATED-n1-0"])
+    world.engine.start(container)
+    world.engine.down = EngineUnknown("not up yet")
+    async with world.running(wait=False), world.ask("bob") as bob:
+        await bob.until(event="queued")
+        world.engine.down = None
+        line = await bob.until(event="granted")
+        assert line["lease"]["devices"][0]["id"] == "SIMULATED-n1-1"
+
+
+async def test_a_replaced_server_is_stopped_and_the_new_one_gets_its_devices(
+    world: World,
+) -> None:
+    async with world.running():
+        lease_, container = await world.run("alice", 2)
+        async with world.ask("alice", 2) as again:
+            line = await again.until(event="granted")
+        assert line["lease"]["id"] != lease_["id"]
+        assert world.engine.removed == [container]
+
+
+async def test_said_to_have_ended_while_it_runs_stops_nothing(world: World) -> None:
+    async with world.running():
+        lease_, container = await world.run("alice")
+        assert await world.post(f"leases/{lease_['id']}/ended", {}) == (200, {"released": False})
+        assert world.engine.containers[container].state == "running"
+        assert await world.states() == ["busy", "free"]
+
+
+async def test_said_to_have_ended_and_ended_is_removed_and_freed_with_the_reason(
+    world: World,
+) -> None:
+    async with world.running():
+        lease_, container = await world.run("alice")
+        world.engine.die(container, 137, oom=True)
+        body = {"reason": "exited", "note": "limit 8 GiB", "exit_code": 137, "oom": True}
+        assert await world.post(f"leases/{lease_['id']}/ended", body) == (200, {"released": True})
+        last = [d.lease for d in world.ledger.journal() if isinstance(d, LeaseStored)][-1]
+        assert (last.reason, last.note) == (Reason.OUT_OF_MEMORY, "limit 8 GiB")
+        assert world.engine.removed == [container]
+
+
+async def test_an_end_without_proof_frees_nothing(world: World) -> None:
+    async with world.running():
+        lease_, _ = await world.run("alice")
+        world.engine.containers.clear()
+        world.engine.down = EngineUnknown("no answer from Docker")
+        body = {"reason": "stopped"}
+        path = f"leases/{lease_['id']}/ended"
+        assert await world.post(path, body) == (200, {"released": False})
+        world.engine.down = None
+        await world.until_states("free", "free")
+
+
+async def test_a_stop_announced_by_the_hub_and_not_done_is_done_after_its_grace(
+    world: World,
+) -> None:
+    async with world.running():
+        lease_, container = await world.run("alice")
+        await world.post(f"leases/{lease_['id']}/stopping", {"reason": "stopped"})
+        nudge(world)
+        looks = world.engine.looks
+        await world.until(lambda: world.engine.looks > looks)
+        assert container in world.engine.containers
+        world.clock.now += world.options.stop_grace + reconciler.HUB_STOP_EXTRA + 1
+        nudge(world)
+        await world.until_states("free", "free")
+        assert world.engine.removed == [container]
+
+
+async def test_an_end_that_the_hub_never_reads_is_cleared_after_its_grace(world: World) -> None:
+    async with world.running():
+        _, container = await world.run("alice")
+        world.engine.die(container, 3)
+        world.events.send("die", container)
+        reconciler_ = world.desk.reconciler
+        assert reconciler_ is not None
+        await world.until(lambda: container in reconciler_._ended_since)
+        assert await world.states() == ["busy", "free"]
+        world.clock.now += world.options.exited_grace + 1
+        nudge(world)
+        await world.until_states("free", "free")
+
+
+async def test_a_container_that_no_lease_wants_is_removed_after_its_grace(world: World) -> None:
+    async with world.running():
+        old = world.engine.create("over", created_at=world.clock.now - 1000)
+        new = world.engine.create("over", created_at=world.clock.now)
+        nudge(world)
+        await world.until(lambda: old not in world.engine.containers)
+        assert new in world.engine.containers
+
+
+async def test_a_stop_that_hangs_quarantines_the_device(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removals, "HUNG", 100.0)
+    async with world.running():
+        lease_, container = await world.run("alice")
+        world.engine.stuck.add(container)
+        actor = world.desk.actor
+        assert actor is not None
+        await actor.post(StopWanted(lease_id=lease_["id"]))
+        await world.until(lambda: world.desk.metrics.engine_errors._value.get() >= 1)
+        world.clock.now += 101
+        nudge(world)
+        await world.until(lambda: any("can't be stopped" in row for row in world.ledger.rows))
+        assert (await world.states())[1] == "free"
+        response = await world.fetch("api/internal/summary")
+        assert b"device_quarantined" in response.body
+
+
+async def test_other_devices_than_leased_are_said_once_and_nothing_is_stopped(
+    world: World,
+) -> None:
+    async with world.running():
+        _, container = await world.run("alice", 1)
+        world.engine.change(container, injected=("SIMULATED-n1-0", "SIMULATED-n1-1"))
+        nudge(world)
+        await world.until_states("busy", "unavailable")
+        nudge(world)
+        looks = world.engine.looks
+        await world.until(lambda: world.engine.looks > looks)
+        notes = [d for d in world.ledger.journal() if isinstance(d, Noted)]
+        assert [note.kind for note in notes] == ["devices_differ"]
+        assert container in world.engine.containers
+
+
+async def test_a_foreign_container_keeps_its_device_from_being_granted(world: World) -> None:
+    stranger = seen(container_id=C2, labels={}, injected=("SIMULATED-n1-0",))
+    world.engine.others = (stranger,)
+    async with world.running():
+        assert await world.states() == ["unavailable", "free"]
+        assert (await world.grant("alice"))["devices"][0]["id"] == "SIMULATED-n1-1"
+        world.engine.others = ()
+        nudge(world)
+        await world.until_states("free", "busy")
