@@ -60,7 +60,8 @@ _SILENT = (DockerException, requests.RequestException, HTTPError)
 #: Receives one line for people, without a line feed.
 Progress = Callable[[str], None]
 
-_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
+#: A step that takes time; ARG, ENV, LABEL and the like only fill the screen.
+_STEP = re.compile(r"Step (\d+)/(\d+) : ((?:FROM|RUN|COPY|ADD)\b.*)")
 _DECLARED = re.compile(r"^\s*ARG\s+([A-Za-z_][A-Za-z0-9_]*)", re.MULTILINE | re.IGNORECASE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 #: Never part of an image, and changes by looking at it.
@@ -225,7 +226,7 @@ def build(client: docker.DockerClient, recipe: Recipe, progress: Progress) -> st
 def follow_build(name: str, events: Iterable[Mapping[str, Any]], progress: Progress) -> str:
     """Read a build's event stream; returns the image's id.
 
-    ``progress`` gets one line per Dockerfile step. Raises ``EngineError`` with the last lines of
+    ``progress`` gets one line per Dockerfile step that does work. Raises ``EngineError`` with the last lines of
     the log where the stream carries an error or ends without an image.
     """
     last: deque[str] = deque(maxlen=LAST_LINES)

@@ -16,7 +16,7 @@ _PATIENCE = 15.0
 def step(text: str) -> None:
     """One line, with the seconds since the command began (``GPUS_STARTED``, Unix time)."""
     begun = float(os.environ.get("GPUS_STARTED") or time.time())
-    print(f"==> [{time.time() - begun:4.0f} s] {text}", file=sys.stderr, flush=True)
+    print(f"==> [{int(time.time() - begun):4d} s] {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
