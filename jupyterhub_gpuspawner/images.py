@@ -226,8 +226,8 @@ def build(client: docker.DockerClient, recipe: Recipe, progress: Progress) -> st
 def follow_build(name: str, events: Iterable[Mapping[str, Any]], progress: Progress) -> str:
     """Read a build's event stream; returns the image's id.
 
-    ``progress`` gets one line per Dockerfile step that does work. Raises ``EngineError`` with the last lines of
-    the log where the stream carries an error or ends without an image.
+    ``progress`` gets one line per Dockerfile step that does work. Raises ``EngineError`` with the
+    last lines of the log where the stream carries an error or ends without an image.
     """
     last: deque[str] = deque(maxlen=LAST_LINES)
     image_id = ""
