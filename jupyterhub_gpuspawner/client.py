@@ -11,12 +11,12 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
+import aiohttp
 
 from .errors import RefusedError, SchedulerUnavailable
 from .scheduler.models import Device, GPURequest, Injection
@@ -26,6 +26,9 @@ BOOT_ID = uuid.uuid4().hex
 
 #: Seconds without a line after which a stream is taken for dead (the service sends one every 10).
 SILENCE = 30.0
+
+#: Seconds to connect.
+CONNECT = 5.0
 
 #: Seconds between attempts while the service does not answer: first, and at most.
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
@@ -100,29 +103,31 @@ class SchedulerClient:
 
     def __init__(self, url: str, token: str, timeout: float = 20.0) -> None:
         self._base = url.rstrip("/") + "/api/"
-        self._headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
+        self._headers = {"Authorization": f"token {token}"}
         self._timeout = timeout
-        # a connection for each waiting user: the default of ten would starve the eleventh
-        self._http: AsyncHTTPClient = SimpleAsyncHTTPClient(force_instance=True, max_clients=10_000)
+        self._session: aiohttp.ClientSession | None = None
 
-    def close(self) -> None:
-        """Close all connections. Waiting requests end with ``SchedulerUnavailable``."""
-        self._http.close()
+    async def close(self) -> None:
+        """Close all connections. May be repeated."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def request(self, ask: Ask) -> AsyncGenerator[Queued | Granted, None]:
         """Put ``ask`` in line; yield what changes until it is granted.
 
-        Closing the generator leaves the line without a word (see ``detach_grace``).
-        Raises ``RefusedError`` where waiting would not help.
+        Closing the generator closes the connection: it leaves the line without a word (see
+        ``detach_grace``). Raises ``RefusedError`` where waiting would not help.
         """
         delay = RETRY_FIRST
         while True:
             try:
-                async for event in self._stream(ask):
-                    delay = RETRY_FIRST
-                    yield event
-                    if isinstance(event, Granted):
-                        return
+                async with aclosing(self._stream(ask)) as events:
+                    async for event in events:
+                        delay = RETRY_FIRST
+                        yield event
+                        if isinstance(event, Granted):
+                            return
             except SchedulerUnavailable:
                 yield Queued(
                     entry="",
@@ -135,38 +140,32 @@ class SchedulerClient:
 
     async def _stream(self, ask: Ask) -> AsyncGenerator[Queued | Granted, None]:
         """One connection: yields events until the service ends it. Raises on a cut."""
-        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
-        split = _LineSplitter(lines)
-        request = HTTPRequest(
-            self._base + "internal/requests",
-            method="POST",
-            headers=self._headers,
-            body=json.dumps(ask.body()),
-            streaming_callback=split.feed,
-            connect_timeout=5.0,
-            request_timeout=0,
-        )
-        fetching = asyncio.ensure_future(self._http.fetch(request))
-        fetching.add_done_callback(lambda _: lines.put_nowait(None))
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
         try:
-            while True:
-                line = await asyncio.wait_for(lines.get(), SILENCE)
-                if line is None:
-                    break
-                yield _event(line)
-            fetching.result()
-        except asyncio.TimeoutError:
-            raise SchedulerUnavailable("the scheduler's stream fell silent") from None
-        except HTTPClientError as error:
-            raise _http_error(error, split.rest) from None
-        except (OSError, ValueError, KeyError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and not fetching.cancelled():
-                raise
+            # leaving this block closes the connection, which is how the service learns of it
+            async with self._http().post(
+                f"{self._base}internal/requests",
+                json=ask.body(),
+                headers=self._headers,
+                timeout=limits,
+            ) as response:
+                if response.status != 200:
+                    raise _http_error(response.status, await response.read())
+                async for line in response.content:
+                    if line.strip():
+                        yield _event(line)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise SchedulerUnavailable(f"the scheduler's stream broke: {error!r}") from error
-        finally:
-            fetching.cancel()
-            await asyncio.gather(fetching, return_exceptions=True)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SchedulerUnavailable(f"the scheduler's stream is odd: {error!r}") from error
         raise SchedulerUnavailable("the scheduler ended the stream without a decision")
+
+    def _http(self) -> aiohttp.ClientSession:
+        """The session, made in the event loop that uses it."""
+        if self._session is None or self._session.closed:
+            # a connection for each waiting user, as many as there are
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        return self._session
 
     async def cancel(self, entry: str) -> None:
         """Leave the line for good. May be repeated."""
@@ -200,39 +199,20 @@ class SchedulerClient:
         return await self._call("GET", "internal/summary", None)
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        request = HTTPRequest(
-            self._base + path,
-            method=method,
-            headers=self._headers,
-            body=None if body is None else json.dumps(body),
-            connect_timeout=min(5.0, self._timeout),
-            request_timeout=self._timeout,
-        )
+        limits = aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT)
         try:
-            response = await self._http.fetch(request)
-            answer = json.loads(response.body)
-        except HTTPClientError as error:
-            body_text = error.response.body if error.response is not None else b""
-            raise _http_error(error, body_text) from None
-        except (OSError, ValueError) as error:
+            async with self._http().request(
+                method, self._base + path, json=body, headers=self._headers, timeout=limits
+            ) as response:
+                data = await response.read()
+            if response.status != 200:
+                raise _http_error(response.status, data)
+            answer = json.loads(data)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise SchedulerUnavailable(f"{method} {path}: {error!r}") from error
         if not isinstance(answer, dict):
             raise SchedulerUnavailable(f"{method} {path}: answered {type(answer).__name__}")
         return answer
-
-
-class _LineSplitter:
-    """Cuts a byte stream into lines; ``rest`` is what has no line end yet."""
-
-    def __init__(self, lines: asyncio.Queue[bytes | None]) -> None:
-        self._lines = lines
-        self.rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        *whole, self.rest = (self.rest + chunk).split(b"\n")
-        for line in whole:
-            if line.strip():
-                self._lines.put_nowait(line)
 
 
 def _lease(lease: str, verb: str) -> str:
@@ -276,13 +256,13 @@ def _device(data: dict[str, Any], node: str) -> Device:
     )
 
 
-def _http_error(error: HTTPClientError, body: bytes) -> RefusedError | SchedulerUnavailable:
+def _http_error(status: int, body: bytes) -> RefusedError | SchedulerUnavailable:
     """4xx with a reason is an answer; anything else means that nothing is known."""
     try:
-        data = json.loads(body or b"{}")
+        data = json.loads(body)
         reason, message = str(data["reason"]), str(data["message"])
     except (ValueError, KeyError, TypeError):
-        return SchedulerUnavailable(f"the scheduler answered {error.code}: {error.message}")
-    if error.code in (400, 404, 409):
+        return SchedulerUnavailable(f"the scheduler answered {status}: {body[:200]!r}")
+    if status in (400, 404, 409):
         return RefusedError(f"the scheduler refused: {reason}: {message}", message, reason=reason)
-    return SchedulerUnavailable(f"the scheduler answered {error.code}: {reason}: {message}")
+    return SchedulerUnavailable(f"the scheduler answered {status}: {reason}: {message}")
