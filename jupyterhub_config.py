@@ -21,7 +21,8 @@ port = int(os.environ.get("GPUS_PORT", "8000"))
 c.JupyterHub.bind_url = f"http://{os.environ.get('GPUS_BIND', '127.0.0.1')}:{port}"
 c.JupyterHub.db_url = f"sqlite:///{state / 'jupyterhub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(state / "cookie_secret")
-c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{os.environ.get('GPUS_PROXY_API_PORT', port + 1)}"
+proxy_api_port = os.environ.get("GPUS_PROXY_API_PORT", port + 1)
+c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{proxy_api_port}"
 c.ConfigurableHTTPProxy.pid_file = str(state / "proxy.pid")
 
 # Servers in containers call the Hub at the Docker bridge's address of this machine.
@@ -92,9 +93,10 @@ c.GPUDockerSpawner.profile_list = [
 
 # --- Which GPUs there are, and who may hold how many --------------------------------------------
 # Real GPUs where the driver shows any; else as many simulated ones as GPUS_SIMULATE says,
-# shown as SIMULATED everywhere.
+# shown as SIMULATED everywhere. GPUS_DISCOVERY=simulated leaves real ones alone.
 c.GPUScheduler.state_dir = str(state / "gpus")
 c.GPUScheduler.url = f"http://127.0.0.1:{os.environ.get('GPUS_SERVICE_PORT', port + 3)}"
+c.GPUScheduler.discovery = os.environ.get("GPUS_DISCOVERY", "auto")
 c.GPUScheduler.simulate = int(os.environ.get("GPUS_SIMULATE", "0"))
 if os.environ.get("GPUS_USER_LIMIT"):
     c.GPUScheduler.user_gpu_limit = int(os.environ["GPUS_USER_LIMIT"])

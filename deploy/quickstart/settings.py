@@ -28,10 +28,13 @@ def gather(state: Path, simulate: int, port: int) -> dict[str, str]:
     state.chmod(0o700)
     bridge = bridge_address()
     check_ports(port, bridge)
+    wanted = simulate or default_simulation()
     return {
         "GPUS_STATE_DIR": str(state),
         "GPUS_PORT": str(port),
-        "GPUS_SIMULATE": str(simulate or default_simulation()),
+        "GPUS_SIMULATE": str(wanted),
+        # simulated ones that were asked for win over real ones
+        "GPUS_DISCOVERY": "simulated" if wanted else "auto",
         "GPUS_BRIDGE_IP": bridge,
         "GPUS_PASSWORD": password(state / "password"),
     }
