@@ -57,6 +57,9 @@ _watches: dict[tuple[int, str], EngineWatch] = {}
 class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
     """Start each server with exactly the GPUs that the scheduler leased to it."""
 
+    #: the engine's id of the container; empty = none
+    object_id: str
+
     engine_threads = Integer(
         8,
         min=1,

@@ -65,6 +65,7 @@ def own_hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialH
 
 def run_hub(engine: Any, client: Any, image: str, after: str = AFTER) -> Iterator[TrialHub]:
     """Start a Hub on the testbed's engine; afterwards nothing of it is left."""
+    clear(client)  # what a killed earlier run left would own the engine
     hub = TrialHub(
         image=image,
         simulate=2,
