@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import signal
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application as WebApplication
 from tornado.web import RequestHandler
-from traitlets import TraitError, Unicode
+from traitlets import Unicode
 from traitlets.config import Application
-from traitlets.config.loader import ConfigFileNotFound
 
 from .. import __version__
 from ..errors import ConfigError, LedgerFenced
@@ -98,22 +96,30 @@ class SchedulerApp(Application):
     @classmethod
     def launch(cls, arguments: Sequence[str]) -> int:
         """Read the options and run until a signal comes; the exit code. ``ConfigError``."""
-        app = cls()
+        app = cls(raise_config_file_errors=True)
         try:
             app.parse_command_line(list(arguments))
-            if app.config_file:
-                given = copy.deepcopy(app.cli_config)
-                folder, name = os.path.split(os.path.abspath(app.config_file))
-                app.load_config_file(name, path=folder)
-                app.update_config(given)
-            elif app.extra_args:
+            if app.extra_args:
                 raise ConfigError(f"unknown argument {app.extra_args[0]!r}")
-        except ConfigFileNotFound:
-            raise ConfigError(f"--config {app.config_file}: there is no such file") from None
-        except (TraitError, ValueError) as error:
-            raise ConfigError(" ".join(str(error).split())) from None
+            if app.config_file:
+                app.read(app.config_file)
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a config file may be any program
+            what = f"--config {app.config_file}" if app.config_file else "command line"
+            raise ConfigError(f"{what}: {' '.join(str(error).split())}") from None
         options = GPUScheduler(config=app.config)
         return asyncio.run(serve(options))
+
+    def read(self, path: str) -> None:
+        """Take in a config file. What the command line says counts more."""
+        if not os.path.isfile(path):
+            # traitlets would go on with the defaults
+            raise ConfigError(f"--config {path}: there is no such file")
+        given = copy.deepcopy(self.cli_config)
+        folder, name = os.path.split(os.path.abspath(path))
+        self.load_config_file(name, path=folder)
+        self.update_config(given)
 
 
 async def serve(options: GPUScheduler) -> int:
@@ -131,7 +137,13 @@ async def serve(options: GPUScheduler) -> int:
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
     web = web_application()
     server = HTTPServer(web, max_body_size=LARGEST_BODY)
-    sockets = _listen(options)
+    host, port = options.bind()
+    try:
+        sockets = bind_sockets(port, host)
+    except OSError as error:
+        # the one before may still be ending: the supervisor tries again
+        log.error("can't listen on %s:%d: %s", host, port, error.strerror)
+        return 1
     server.add_sockets(sockets)
     log.info("serving on %s:%d%s", *sockets[0].getsockname()[:2], prefix)
 
@@ -187,14 +199,6 @@ def add_routes(web: WebApplication, prefix: str, desk: Desk) -> None:
 
     web.add_handlers(".*", [*api_internal.routes(prefix, desk), *pages.routes(prefix, desk)])
     web.settings["ready"] = True
-
-
-def _listen(options: GPUScheduler) -> list[socket.socket]:
-    host, port = options.bind()
-    try:
-        return bind_sockets(port, host)
-    except OSError as error:
-        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror}") from error
 
 
 def _log_request(handler: Any) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
-from ..scheduler.decisions import Decision, LeaseStored
+from ..scheduler.decisions import Decision, EntryStored, LeaseStored
 from ..scheduler.models import LeaseState
 from ..scheduler.state import SchedulerState
 from .summary import device_row, devices_of
@@ -66,17 +66,20 @@ class Metrics:
         """Count a refusal."""
         self.refusals.labels(reason).inc()
 
-    def count(self, decisions: Iterable[Decision], submitted: Mapping[str, float]) -> None:
-        """Count stored decisions. ``submitted``: entry id -> when it was asked for."""
+    def count(self, decisions: Iterable[Decision], known: Container[str]) -> None:
+        """Count stored decisions. ``known``: leases that were there before."""
+        granted: dict[str, float] = {}
         for decision in decisions:
-            if not isinstance(decision, LeaseStored):
-                continue
-            lease = decision.lease
-            if lease.state is LeaseState.RESERVED and lease.id in submitted:
+            if isinstance(decision, LeaseStored):
+                lease = decision.lease
+                if lease.state is LeaseState.RESERVED and lease.id not in known:
+                    granted.setdefault(lease.id, lease.granted_at)
+                elif lease.state is LeaseState.RELEASED:
+                    self.released.labels(lease.reason.value if lease.reason else "").inc()
+            elif isinstance(decision, EntryStored) and decision.entry.id in granted:
                 self.grants.inc()
-                self.wait.observe(max(lease.granted_at - submitted[lease.id], 0.0))
-            elif lease.state is LeaseState.RELEASED:
-                self.released.labels(lease.reason.value if lease.reason else "").inc()
+                waited = granted.pop(decision.entry.id) - decision.entry.submitted_at
+                self.wait.observe(max(waited, 0.0))
 
     def measure(self, state: SchedulerState, waiters: int) -> None:
         """Set the gauges from the state, before they are read."""

@@ -180,7 +180,7 @@ class GPUScheduler(PolicyOptions):
 
     stop_grace = Seconds(
         10.0,
-        help="""Seconds a container gets to end by itself before it is killed.
+        help="""Seconds a container gets to end before it is killed.
 
         For stops that the service does, not for those of the Hub. Default: 10.
 
@@ -190,7 +190,7 @@ class GPUScheduler(PolicyOptions):
 
     created_grace = Seconds(
         120.0,
-        help="""Seconds before a container that was never started is removed.
+        help="""Seconds before a container that never started is removed.
 
         Only containers of ours without a live lease. Default: 120.
 

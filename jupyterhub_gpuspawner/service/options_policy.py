@@ -64,7 +64,7 @@ class PolicyOptions(Configurable):
     group_gpu_limits = Dict(
         key_trait=Unicode(),
         value_trait=Int(min=0),
-        help="""GPUs that the members of a group hold together, by group name.
+        help="""GPUs that a group's members hold together, by group name.
 
         Example: ``{"students": 6}``. A user in several groups needs room in each of them.
         Empty (the default) = no limits.

@@ -11,6 +11,7 @@ import enum
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -32,6 +33,8 @@ LOOK = 2.0
 RETRY_FIRST, RETRY_MOST = 2.0, 60.0
 #: seconds until a started server has to show itself before the Hub is asked again
 SHOW = 30.0
+#: refusals of one entry after which the others no longer wait for it
+PATIENCE = 5
 
 
 class Answer(enum.Enum):
@@ -123,14 +126,24 @@ def _open(state: SchedulerState, entry: QueueEntry) -> bool:
     return granted and lease is not None and lease.state is LeaseState.RESERVED
 
 
+@dataclass(kw_only=True, slots=True)
+class _Asked:
+    """What became of one entry so far."""
+
+    #: not again before this time, by the loop's clock
+    due: float = 0.0
+    delay: float = 0.0
+    #: answers in a row that said "not now"
+    refused: int = 0
+
+
 class Requeue:
     """Looks for entries of dead Hub processes and brings them back one after the other."""
 
     def __init__(self, desk: Desk, start: HubStarter) -> None:
         self._desk = desk
         self._start = start
-        #: entry id -> (not before this time, next delay), by the loop's clock
-        self._asked: dict[str, tuple[float, float]] = {}
+        self._asked: dict[str, _Asked] = {}
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -150,26 +163,26 @@ class Requeue:
         entries = await self._desk.read(
             lambda state: left_behind(state, boot_id, lambda id: seats.find(id) is not None)
         )
-        self._asked = {entry.id: self._asked.get(entry.id, (0.0, 0.0)) for entry in entries}
-        now = asyncio.get_running_loop().time()
+        self._asked = {entry.id: self._asked.get(entry.id) or _Asked() for entry in entries}
         for entry in entries:
-            due, delay = self._asked[entry.id]
-            if now >= due and await self._ask(entry, delay) is Answer.AGAIN:
+            asked = self._asked[entry.id]
+            if asyncio.get_running_loop().time() >= asked.due:
+                await self._ask(entry, asked)
+            if 0 < asked.refused <= PATIENCE:
                 return  # the Hub has no time: the others would only come out of order
 
-    async def _ask(self, entry: QueueEntry, delay: float) -> Answer:
+    async def _ask(self, entry: QueueEntry, asked: _Asked) -> None:
         answer = await self._start(entry.key.user, entry.key.server)
         who = safe(entry.key)
-        delay = min(max(2 * delay, RETRY_FIRST), RETRY_MOST)
+        asked.refused = asked.refused + 1 if answer is Answer.AGAIN else 0
+        asked.delay = min(max(2 * asked.delay, RETRY_FIRST), RETRY_MOST)
         if answer is Answer.STARTED:
             log.info("%s: waits again after the Hub's restart", who)
-            delay = max(delay, SHOW)
+            asked.delay = max(asked.delay, SHOW)
         elif answer is Answer.GONE:
             log.info("%s: the Hub does not know it any more, request cancelled", who)
             await self._desk.cancel(entry.id)
         elif answer is Answer.KEEP:
             log.warning("%s: the Hub can't start it without its user, its place is kept", who)
-            delay = RETRY_MOST
-        now = asyncio.get_running_loop().time()
-        self._asked[entry.id] = (now + delay, delay)
-        return answer
+            asked.delay = RETRY_MOST
+        asked.due = asyncio.get_running_loop().time() + asked.delay

@@ -179,7 +179,7 @@ class Runtime:
 
     def _stored(self, state: SchedulerState, decisions: list[Decision]) -> None:
         """Decisions are on disk: say so in the log and to those who wait, and act on them."""
-        self._desk.metrics.count(decisions, self._announcer.asked)
+        self._desk.metrics.count(decisions, self._announcer.leases)
         for line in self._announcer.lines(decisions):
             log.info("%s", line)
         self._desk.waiters.publish(state)

@@ -72,15 +72,15 @@ class Announcer:
     """Log lines from decisions, one for each event; remembers what it has said."""
 
     def __init__(self) -> None:
-        #: entry id -> when it was asked for
-        self.asked: dict[str, float] = {}
-        self._leases: dict[str, LeaseState] = {}
+        self._asked: dict[str, float] = {}
+        #: live leases, as they were last heard of
+        self.leases: dict[str, LeaseState] = {}
 
     def prime(self, state: SchedulerState) -> None:
         """What a restored state holds was said before."""
         entries = state.tables.entries.values()
-        self.asked = {entry.id: entry.submitted_at for entry in entries}
-        self._leases = {lease.id: lease.state for lease in state.tables.leases.values()}
+        self._asked = {entry.id: entry.submitted_at for entry in entries}
+        self.leases = {lease.id: lease.state for lease in state.tables.leases.values()}
 
     def lines(self, decisions: list[Decision]) -> Iterator[str]:
         """One line for each thing that happened."""
@@ -99,26 +99,26 @@ class Announcer:
     def _entry(self, stored: EntryStored) -> Iterator[str]:
         entry = stored.entry
         if entry.state is EntryState.QUEUED:
-            if entry.id not in self.asked:
-                self.asked[entry.id] = entry.submitted_at
+            if entry.id not in self._asked:
+                self._asked[entry.id] = entry.submitted_at
                 yield f"{_who(entry.key)}: asks for {gpus(entry.request.count)}"
             return
         if entry.state is EntryState.CANCELLED and entry.lease_id is None:
             yield f"{_who(entry.key)}: request cancelled"
         if entry.state is not EntryState.GRANTED:
-            self.asked.pop(entry.id, None)
+            self._asked.pop(entry.id, None)
 
     def _lease(self, stored: LeaseStored) -> Iterator[str]:
         lease = stored.lease
-        before = self._leases.get(lease.id)
+        before = self.leases.get(lease.id)
         if before is lease.state:
             return
-        self._leases[lease.id] = lease.state
+        self.leases[lease.id] = lease.state
         who = _who(lease.key)
         what = gpus(len(lease.devices))
         why = f" ({lease.reason})" if lease.reason else ""
         if lease.state is LeaseState.RESERVED:
-            waited = lease.granted_at - self.asked.get(lease.id, lease.granted_at)
+            waited = lease.granted_at - self._asked.get(lease.id, lease.granted_at)
             after = units.format_duration(waited)
             yield f"{who}: granted {what} on {safe(lease.node)} after {after}"
         elif lease.state is LeaseState.RUNNING:
@@ -126,7 +126,7 @@ class Announcer:
         elif lease.state is LeaseState.STOPPING and lease.container_id:
             yield f"{who}: stops{why}"
         elif lease.state is LeaseState.RELEASED:
-            del self._leases[lease.id]
+            del self.leases[lease.id]
             held = units.format_duration((lease.released_at or lease.granted_at) - lease.granted_at)
             yield f"{who}: gave back {what} on {safe(lease.node)} after {held}{why}"
 

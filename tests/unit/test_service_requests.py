@@ -66,7 +66,7 @@ async def test_the_spawner_s_client_understands_every_line(world: World) -> None
         await client.stopping(seen[-1].lease, "stopped")
         assert await client.ended(seen[-1].lease, reason="stopped", note="", exit_code=0, oom=False)
         assert (await client.summary())["free"] == {"SIMULATED GPU": 2}
-        client.close()
+        await client.close()
 
 
 async def test_the_client_hears_a_refusal_as_one(world: World) -> None:
@@ -78,7 +78,7 @@ async def test_the_client_hears_a_refusal_as_one(world: World) -> None:
                 pass
         assert refused.value.reason == "impossible"
         assert "3" in refused.value.user_message
-        client.close()
+        await client.close()
 
 
 async def test_the_same_server_asked_again_keeps_its_place(world: World) -> None:

@@ -1,0 +1,172 @@
+"""The page and the metrics: what is shown, to whom, and that names can't break out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bs4 import BeautifulSoup
+
+from jupyterhub_gpuspawner.errors import LedgerFull
+from jupyterhub_gpuspawner.service import actor, pages, runtime
+from tests.unit.service_world import FakeLedger, World
+
+NASTY = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    monkeypatch.setattr(runtime, "OPEN_RETRY", 0.01)
+    monkeypatch.setattr(actor, "RETRY_FIRST", 0.01)
+    return World(tmp_path, simulate=3)
+
+
+@pytest.fixture
+def log_in(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Be this user, as far as the Hub is concerned."""
+
+    def be(user: dict[str, Any] | None) -> None:
+        async def identify(self: pages.HubPage) -> dict[str, Any] | None:
+            return user
+
+        monkeypatch.setattr(pages.HubPage, "identify", identify)
+
+    return be
+
+
+async def soup(world: World) -> BeautifulSoup:
+    response = await world.fetch("", token=None)
+    assert response.code == 200
+    return BeautifulSoup(response.body, "html.parser")
+
+
+def rows(page: BeautifulSoup, table: str) -> list[str]:
+    return [" ".join(row.get_text(" ").split()) for row in page.select(f"#{table} tbody tr")]
+
+
+async def test_a_user_sees_devices_own_servers_and_no_other_name(world: World, log_in: Any) -> None:
+    log_in({"name": "alice"})
+    async with world.running():
+        await world.run("alice", 1)
+        await world.run("bob", 1)
+        async with world.ask("carol", 3) as carol:
+            await carol.line()
+            page = await soup(world)
+    devices = rows(page, "devices")
+    assert len(devices) == 3
+    assert all("SIMULATED" in row for row in devices)
+    assert devices[0].endswith("alice")
+    assert "bob" not in page.get_text()
+    assert "carol" not in page.get_text()
+    assert [row.split()[0] for row in rows(page, "leases")] == ["alice"]
+    assert rows(page, "queue") == ["1 somebody 3"]
+
+
+async def test_an_admin_sees_all_names_and_no_name_becomes_markup(
+    world: World, log_in: Any
+) -> None:
+    log_in({"name": NASTY, "admin": True})
+    async with world.running():
+        await world.run(NASTY, 2)
+        async with world.ask("bob/", 3, server=NASTY, profile=NASTY) as bob:
+            await bob.line()
+            response = await world.fetch("", token=None)
+    page = BeautifulSoup(response.body, "html.parser")
+    assert NASTY in page.get_text()
+    assert not [tag for tag in page.find_all("img") if "onerror" in tag.attrs]
+    # the only script is the Hub's own, let in by the policy's nonce
+    assert all(tag.get("nonce") and not tag.string for tag in page.find_all("script"))
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+async def test_the_page_says_what_is_wrong_when_the_ledger_is_full(
+    world: World, log_in: Any
+) -> None:
+    log_in({"name": "alice"})
+    async with world.running():
+        world.ledger.broken = LedgerFull("no space left on device")
+        async with world.ask("alice") as alice:
+            await alice.until(reason="ledger_unavailable")
+            page = await soup(world)
+    phase = page.select_one("#phase")
+    assert phase is not None
+    assert phase["data-reason"] == "ledger_unavailable"
+    assert phase["data-phase"] == "read_only"
+
+
+async def test_the_page_is_there_before_the_ledger_is(world: World, log_in: Any) -> None:
+    def open_ledger() -> FakeLedger:
+        raise LedgerFull("no space left on device")
+
+    log_in({"name": "alice"})
+    world.open_ledger = open_ledger
+    async with world.running(wait=False):
+        page = await soup(world)
+    assert page.select_one("#phase") is not None
+    assert page.select_one("#devices") is None
+
+
+async def test_without_a_hub_the_page_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JUPYTERHUB_API_TOKEN", raising=False)
+    async with world.running():
+        assert (await world.fetch("", token=None)).code == 503
+
+
+async def test_metrics_are_for_the_service_token_admins_and_their_scope(
+    world: World, log_in: Any
+) -> None:
+    async with world.running():
+        for user, code in (
+            (None, 403),
+            ({"name": "alice", "scopes": ["self"]}, 403),
+            ({"name": "prometheus", "scopes": ["read:metrics"]}, 200),
+            ({"name": "root", "admin": True}, 200),
+        ):
+            log_in(user)
+            assert (await world.fetch("metrics", token=None)).code == code
+        assert (await world.fetch("metrics")).code == 200
+
+
+async def test_metrics_count_grants_refusals_and_devices(world: World) -> None:
+    async with world.running():
+        lease, container = await world.run("alice", 2)
+        async with world.ask("bob", 9) as bob:
+            await bob.until(event="refused")
+        text = (await world.fetch("metrics")).body.decode()
+        for line in (
+            "gpus_grants_total 1.0",
+            'gpus_refusals_total{reason="impossible"} 1.0',
+            'gpus_devices{model="SIMULATED GPU",simulated="true",state="busy"} 2.0',
+            'gpus_devices{model="SIMULATED GPU",simulated="true",state="free"} 1.0',
+            "gpus_queue_length 0.0",
+            "gpus_serving 1.0",
+        ):
+            assert line in text, line
+        assert 'UUID="SIMULATED-n1-0"' in text
+        del world.engine.containers[container]
+        await world.post(f"leases/{lease['id']}/ended", {"reason": "stopped"})
+        text = (await world.fetch("metrics")).body.decode()
+        assert 'gpus_leases_ended_total{reason="stopped"} 1.0' in text
+        assert "UUID=" not in text
+
+
+async def test_the_style_sheet_and_nothing_else_is_served(world: World) -> None:
+    async with world.running():
+        assert (await world.fetch("static/gpus.css", token=None)).code == 200
+        for path in ("static/../app.py", "static/gpus.html", "static/"):
+            assert (await world.fetch(path, token=None)).code == 404
+
+
+async def test_health_tells_phase_and_version(world: World) -> None:
+    async with world.running():
+        answer = json.loads((await world.fetch("api/health", token=None)).body)
+    assert answer["ok"] is True
+    assert (answer["phase"], answer["reason"]) == ("serving", None)
+    assert answer["version"]
