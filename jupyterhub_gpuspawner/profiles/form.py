@@ -132,7 +132,7 @@ def render_form(
         for model, (free, total) in (sorted(availability.free.items()) if availability else ())
     ]
     page: str = _template().render(
-        cards=[_card(profile, view) for profile in profiles.visible(mine)],
+        cards=_without_common_image([_card(profile, view) for profile in profiles.visible(mine)]),
         availability=availability,
         models=models,
     )
@@ -168,7 +168,12 @@ def _card(profile: Profile, view: _View) -> dict[str, Any]:
         options = view.start.user_options if view.start and checked else {"profile": profile.slug}
         resolved = profiles.resolve(options, groups=groups)
     except RequestError as error:  # its defaults don't fit together for this user's groups
-        return {"profile": profile, "checked": checked, "problem": error.user_message}
+        return {
+            "profile": profile,
+            "checked": checked,
+            "problem": error.user_message,
+            "facts": [],
+        }
     asked = [(n, o) for n, o in profile.profile_options.items() if _has_answers(o, groups)]
     by_option = {word for _, option in asked for word in _words(option)}
 
@@ -197,6 +202,15 @@ def _card(profile: Profile, view: _View) -> dict[str, Any]:
         ],
         "options": [_question(resolved, name, option, groups, hint) for name, option in asked],
     }
+
+
+def _without_common_image(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave the image out where all profiles have the same: it helps nobody to choose."""
+    facts = [{fact for fact in card["facts"] if fact[0] == "Image"} for card in cards]
+    if len(cards) > 1 and facts[0] and all(fact == facts[0] for fact in facts):
+        for card in cards:
+            card["facts"] = [fact for fact in card["facts"] if fact[0] != "Image"]
+    return cards
 
 
 def _question(

@@ -131,6 +131,14 @@ def test_what_a_profile_does_not_say_is_shown_from_the_spawners_defaults():
     assert facts(card(page, "one"))["Image"] == "torch:1"
 
 
+def test_an_image_that_all_profiles_share_is_not_shown():
+    two = parse_profiles(
+        [{"display_name": name, "spawner_override": {"gpus": 1}} for name in ("one", "two")]
+    )
+    page = form(profiles=two, defaults={"image": "base:1"})
+    assert facts(card(page, "one")) == facts(card(page, "two")) == {"GPUs": "1"}
+
+
 def test_the_page_says_how_many_gpus_of_each_model_are_free():
     items = [words(item) for item in form().find_all("li")]
     assert items == ["NVIDIA A100-SXM4-80GB 1 of 4", "NVIDIA L40S 2 of 2"]
