@@ -27,7 +27,7 @@ class Viewer:
 def page_data(state: SchedulerState, viewer: Viewer) -> dict[str, Any]:
     """Devices, nodes, leases and queue; others' names only for admins."""
     return {
-        "nodes": [node_row(state, name) for name in sorted(state.tables.nodes)],
+        "nodes": [_node(state, name) for name in sorted(state.tables.nodes)],
         "devices": [_device(state, device, viewer) for device in devices_of(state)],
         "leases": [
             _lease(state, lease)
@@ -58,6 +58,12 @@ def _device(state: SchedulerState, device: Device, viewer: Viewer) -> dict[str, 
     row["explanation"] = "" if reason is None else REASONS[Reason(reason)]
     row["note"] = state.tables.status[device.id].note if viewer.admin else ""
     return row
+
+
+def _node(state: SchedulerState, name: str) -> dict[str, Any]:
+    row = node_row(state, name)
+    reason = row["reason"]
+    return {**row, "explanation": "" if reason is None else REASONS[Reason(reason)]}
 
 
 def _lease(state: SchedulerState, lease: Lease) -> dict[str, Any]:

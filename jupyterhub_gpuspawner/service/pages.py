@@ -1,6 +1,7 @@
 """The page at ``/services/gpus/``, and ``/metrics``. For people and programs known to the Hub.
 
-Read only: nothing here changes anything, so no form and no script is needed.
+Read only: nothing here changes anything, so no form is needed. The one script is the Hub's own
+switch between light and dark; it has a nonce, so that nothing else of the Hub's address runs.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ RELOAD = 10
 POLICY = "; ".join(
     (
         "default-src 'none'",
+        "script-src 'nonce-{nonce}'",
         "style-src 'self'",
         "img-src 'self'",
         "font-src 'self'",
@@ -56,7 +59,8 @@ class HubPage(HubOAuthenticated, RequestHandler):
         self.desk = desk
 
     def set_default_headers(self) -> None:
-        self.set_header("Content-Security-Policy", POLICY)
+        self.nonce = secrets.token_urlsafe(16)
+        self.set_header("Content-Security-Policy", POLICY.format(nonce=self.nonce))
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("Cache-Control", "no-store")
@@ -74,7 +78,7 @@ class HubPage(HubOAuthenticated, RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.set_header("Content-Type", "text/html; charset=UTF-8")
         title = f"{status_code} {self._reason}"
-        self.finish(render("error.html", title=title))
+        self.finish(render("error.html", nonce=self.nonce, title=title))
 
 
 class GPUsPage(HubPage):
@@ -93,7 +97,8 @@ class GPUsPage(HubPage):
             data = await asyncio.wait_for(read, READ_LIMIT)
         except (LedgerError, asyncio.TimeoutError):
             pass  # the page says the phase and the reason
-        self.finish(render("gpus.html", viewer=viewer, status=status, data=data, reload=RELOAD))
+        values = {"viewer": viewer, "status": status, "data": data, "reload": RELOAD}
+        self.finish(render("gpus.html", nonce=self.nonce, **values))
 
 
 class MetricsPage(HubPage):
@@ -123,7 +128,8 @@ class Callback(HubOAuthCallbackHandler):
     """The end of the login at the Hub."""
 
     def set_default_headers(self) -> None:
-        self.set_header("Content-Security-Policy", POLICY)
+        # a nonce that nobody is told: no script at all
+        self.set_header("Content-Security-Policy", POLICY.format(nonce=secrets.token_urlsafe(16)))
         self.set_header("Cache-Control", "no-store")
 
     async def prepare(self) -> None:
@@ -137,12 +143,12 @@ def connected() -> bool:
     return bool(os.environ.get("JUPYTERHUB_API_TOKEN") and os.environ.get("JUPYTERHUB_CLIENT_ID"))
 
 
-def render(name: str, **values: Any) -> str:
-    """A page of ours, on the Hub's style sheet."""
+def render(name: str, *, nonce: str, **values: Any) -> str:
+    """A page of ours, on the Hub's style sheet. ``nonce``: the one in the page's policy."""
     base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
     return templates.get_template(name).render(
-        hub_url=f"{base}hub/", prefix=prefix, version=__version__, **values
+        hub_url=f"{base}hub/", prefix=prefix, version=__version__, nonce=nonce, **values
     )
 
 
