@@ -1,0 +1,123 @@
+"""A person at a browser: what they do, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from deploy.quickstart.trial import TrialHub
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Dialog
+
+#: milliseconds for one step
+STEP = 20_000
+#: milliseconds for JupyterLab to be there
+LAB = 60_000
+
+
+class Visitor:
+    """One user with a browser context (cookies, storage) of their own.
+
+    Parameters
+    ----------
+    context:
+        Playwright's browser context, its base URL being the Hub's.
+    name:
+        User name.
+    pictures:
+        Folder for screenshots.
+    """
+
+    def __init__(self, context: BrowserContext, name: str, pictures: Path) -> None:
+        self.context = context
+        self.name = name
+        self.page = context.new_page()
+        self.page.set_default_timeout(STEP)
+        #: texts of the dialog boxes that a page opened; must stay empty
+        self.alerts: list[str] = []
+        #: errors on the browser's console: failed scripts, what a policy blocked
+        self.complaints: list[str] = []
+        self.page.on("dialog", self._dismiss)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._hear)
+        self._pictures = pictures
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        if dialog.type == "beforeunload":
+            dialog.accept()
+            return
+        self.alerts.append(dialog.message)
+        dialog.dismiss()
+
+    def _hear(self, message: Any) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    # -- steps -----------------------------------------------------------------------------
+
+    def login(self, hub: TrialHub, admin: bool = False) -> None:
+        """Log in through the login page, and arrive at the Hub's home."""
+        self.page.goto("/hub/login?next=%2Fhub%2Fhome")
+        self.page.get_by_label("Username:").fill(self.name)
+        self.page.locator("#password_input").fill(hub.admin_password if admin else hub.password)
+        self.page.locator("#login_submit").click()
+        self.page.wait_for_url("**/hub/home")
+
+    def open_form(self) -> None:
+        """The spawn form."""
+        self.page.goto(f"/hub/spawn/{quote(self.name, safe='')}")
+        self.page.locator("#spawn_form").wait_for()
+
+    def choose(self, profile: str) -> None:
+        """Choose a profile by its title: a click anywhere on its card."""
+        radio = self.page.get_by_role("radio", name=profile)
+        self.page.locator(f"label[for={radio.get_attribute('id')}]").click()
+        assert radio.is_checked(), f"a click on the card does not choose {profile}"
+
+    def start(self, profile: str) -> None:
+        """From the form to the pending page."""
+        self.open_form()
+        self.choose(profile)
+        self.page.get_by_role("button", name="Start").click()
+
+    def wait_for_lab(self) -> None:
+        """Wait until JupyterLab shows its launcher."""
+        self.page.wait_for_url("**/lab**", timeout=LAB)
+        self.page.locator(".jp-Launcher-body").wait_for(timeout=LAB)
+
+    def stop_from_home(self) -> None:
+        """The button on the Hub's home page."""
+        self.page.goto("/hub/home")
+        self.page.locator("#stop").click()
+        self.page.locator("#stop").wait_for(state="hidden")
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def picture(self, name: str, height: int | None = None) -> Path:
+        """A screenshot: the upper ``height`` pixels, else the whole page."""
+        path = self._pictures / f"{name}.png"
+        width = self.page.viewport_size["width"] if self.page.viewport_size else 0
+        clip = {"x": 0, "y": 0, "width": width, "height": height} if height else None
+        self.page.screenshot(
+            path=path, clip=clip, full_page=clip is None, animations="disabled", caret="hide"
+        )
+        return path
+
+    def text(self) -> str:
+        """What the page shows, without markup."""
+        return self.page.locator("body").inner_text()
+
+    def fits(self) -> bool:
+        """Whether the page is not wider than the window."""
+        wide = "document.scrollingElement.scrollWidth <= window.innerWidth"
+        return bool(self.page.evaluate(wide))
+
+    def describe(self) -> str:
+        """For the report of a failed test."""
+        try:
+            path = self.picture(f"failed-{abs(hash(self.name))}")
+            return f"{self.page.url}\n{self.text()}\n(picture: {path})\n{self.complaints}"
+        except Exception as error:  # noqa: BLE001 (must not hide the failure itself)
+            return f"{self.page.url}: {error}"
