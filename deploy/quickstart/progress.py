@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+#: When the command began, Unix time.
+_BEGUN = float(os.environ.get("GPUS_STARTED") or time.time())
 #: Seconds after which a silent step says that it is still at work.
 _PATIENCE = 15.0
 
 
 def step(text: str) -> None:
-    """One line, with the seconds since the command began (``GPUS_STARTED``, Unix time)."""
-    begun = float(os.environ.get("GPUS_STARTED") or time.time())
-    print(f"==> [{int(time.time() - begun):4d} s] {text}", file=sys.stderr, flush=True)
+    """One line, with the seconds since the command began."""
+    print(f"==> [{int(time.time() - _BEGUN):4d} s] {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
