@@ -245,8 +245,7 @@ class Reconciler:
         reason = Reason.ENGINE_NOT_OURS if foreign else Reason.ENGINE_UNAVAILABLE
         if self._failures == 1 or foreign:
             log.error("%s: %s", self._node, error)
-        if foreign or self._failures >= PATIENCE or not self._ready:
-            self._set_trouble((reason, error.user_message))
+        self._set_trouble((reason, error.user_message))
         if (foreign or self._failures >= PATIENCE) and not self._silent:
             self._silent = True
             self._ready = False
