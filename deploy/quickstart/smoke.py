@@ -181,7 +181,7 @@ def main() -> int:
     started = time.monotonic()
     client = docker.from_env()
     extra = "" if not owned_by_other(client) else NOT_OURS
-    hub = TrialHub(image=arguments.image, simulate=max(2, arguments.simulate), before=extra)
+    hub = TrialHub(image=arguments.image, simulate=max(2, arguments.simulate), after=extra)
     result: dict[str, Any] = {"ok": False}
     ledger = ""
     try:

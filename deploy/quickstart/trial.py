@@ -31,7 +31,6 @@ PORTS = ("GPUS_PORT", "GPUS_PROXY_API_PORT", "GPUS_HUB_PORT", "GPUS_SERVICE_PORT
 
 _CONFIG = """\
 c = get_config()
-{before}
 with open({config!r}) as file:
     code = file.read()
 setup_call = "setup(c)"
@@ -56,9 +55,8 @@ class TrialHub:
         Image of the servers.
     simulate:
         Number of simulated GPUs.
-    before, after:
-        Lines of configuration run before the shipped ones, and after them but before
-        ``setup(c)``.
+    after:
+        Lines of configuration run after the shipped ones but before ``setup(c)``.
     env:
         More environment variables, e.g. ``DOCKER_HOST`` and ``GPUS_BRIDGE_IP``.
     python:
@@ -70,7 +68,6 @@ class TrialHub:
         *,
         image: str,
         simulate: int,
-        before: str = "",
         after: str = "",
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
@@ -103,7 +100,7 @@ class TrialHub:
         )
         self.config = self.state / "trial_config.py"
         shipped = str(ROOT / "jupyterhub_config.py")
-        self.config.write_text(_CONFIG.format(before=before, after=after, config=shipped))
+        self.config.write_text(_CONFIG.format(after=after, config=shipped))
         self._process: subprocess.Popen[bytes] | None = None
         self._web = requests.Session()
         # loopback must not go through a proxy of the environment

@@ -46,10 +46,15 @@ class EngineView:
         Id of the ledger whose containers are ours.
     stop_grace:
         Seconds a container gets before it is killed.
+    exclusive:
+        Whether the engine must belong to this ledger alone.
     """
 
-    def __init__(self, pool: EnginePool, ledger: str, stop_grace: float) -> None:
+    def __init__(
+        self, pool: EnginePool, ledger: str, stop_grace: float, *, exclusive: bool = True
+    ) -> None:
         self._pool = pool
+        self._exclusive = exclusive
         self._ledger = ledger
         self._stop_grace = max(int(stop_grace), 1)
         self._strangers: dict[str, Observation] = {}
@@ -58,7 +63,8 @@ class EngineView:
         """Claim the engine; Docker's ``/info`` and the API version it was asked with."""
 
         def work(client: docker.DockerClient) -> tuple[Mapping[str, Any], str]:
-            claim_engine(client, self._ledger)
+            if self._exclusive:
+                claim_engine(client, self._ledger)
             info = cast("Mapping[str, Any]", client.api.info())
             return info, str(client.api._version)
 

@@ -100,7 +100,9 @@ class GPUScheduler(PolicyOptions):
 
         The first scheduler that uses an engine makes the volume ``gpus-owner`` there. A
         scheduler that finds another ledger's volume grants nothing, because two schedulers
-        would give out the same GPUs. False only for tests on an engine without volumes.
+        would give out the same GPUs. False is allowed only with ``discovery`` ``simulated`` or
+        ``none``, where nothing real can be given out twice: it lets a trial run on the engine
+        of another installation.
 
         .. versionadded:: 0.1
         """,
@@ -245,6 +247,11 @@ class GPUScheduler(PolicyOptions):
 
     def _check_together(self) -> None:
         """Options that only make sense together, and those whose reader is another module."""
+        if not self.claim_engine and self.discovery not in ("simulated", "none"):
+            raise ConfigError(
+                f"GPUScheduler.claim_engine is False with discovery {self.discovery!r}: two "
+                "schedulers would give out the same GPUs; allowed with 'simulated' and 'none'"
+            )
         if self.simulate or self.discovery == "simulated":
             try:
                 simulated_devices(self.simulate, self.node_name)

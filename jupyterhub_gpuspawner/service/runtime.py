@@ -242,7 +242,9 @@ def real_outside(options: GPUScheduler, pool: EnginePool, hub: HubStarter | None
     host = options.docker_host or None
     return Outside(
         open_ledger=lambda: Ledger.open(options.ledger),
-        engine=lambda ledger: EngineView(pool, ledger, options.stop_grace),
+        engine=lambda ledger: EngineView(
+            pool, ledger, options.stop_grace, exclusive=options.claim_engine
+        ),
         events=lambda ledger: EngineEvents(ledger, host),
         hub=hub,
     )

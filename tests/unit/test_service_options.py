@@ -26,6 +26,7 @@ def options(**values: Any) -> GPUScheduler:
     ("values", "says"),
     [
         ({"simulat": 4}, "GPUScheduler.simulat: there is no such option; did you mean simulate?"),
+        ({"claim_engine": False}, "two schedulers would give out the same GPUs"),
         ({"zzz": 1}, "GPUScheduler.zzz: there is no such option; known: "),
         ({"discovery": "magic"}, "'magic'; allowed: auto, nvml, simulated, static, none"),
         ({"simulate": -1}, "whole number 1 to 256, not -1"),
