@@ -135,6 +135,8 @@ class _Asked:
     delay: float = 0.0
     #: answers in a row that said "not now"
     refused: int = 0
+    #: the last answer, so that it is said once
+    last: Answer | None = None
 
 
 class Requeue:
@@ -183,6 +185,8 @@ class Requeue:
             log.info("%s: the Hub does not know it any more, request cancelled", who)
             await self._desk.cancel(entry.id)
         elif answer is Answer.KEEP:
-            log.warning("%s: the Hub can't start it without its user, its place is kept", who)
+            if asked.last is not answer:
+                log.warning("%s: the Hub can't start it without its user, its place is kept", who)
             asked.delay = RETRY_MOST
+        asked.last = answer
         asked.due = asyncio.get_running_loop().time() + asked.delay

@@ -27,7 +27,7 @@ MODELS = (bodies.Ask, bodies.Bind, bodies.Ended, bodies.Nothing, bodies.Stopping
 
 
 @given(data=st.binary() | (JSON | NEARLY).map(lambda value: json.dumps(value).encode()))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_body_is_right_or_one_clear_line(data: bytes) -> None:
     for model in MODELS:
         try:
@@ -42,7 +42,7 @@ def test_a_body_is_right_or_one_clear_line(data: bytes) -> None:
         {"user": st.text(min_size=1)}, optional={"server": st.text(), "profile": st.text()}
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_text_that_is_let_in_can_be_stored(body: dict[str, str]) -> None:
     try:
         ask = bodies.read(bodies.Ask, json.dumps(body).encode())
