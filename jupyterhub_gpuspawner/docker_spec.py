@@ -7,7 +7,10 @@ profile, user or extra option of the configuration can override it.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, cast
+
+import docker
+import docker.errors
 
 from .client import Granted
 from .engine import devices, limits, volumes
@@ -53,6 +56,15 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
         host=await _host_config(spawner, granted, limit, owner),
         options={name: value for name, value in options.items() if name not in ("name", "image")},
     )
+
+
+def image_command(client: docker.DockerClient, ref: str) -> list[str] | None:
+    """The command of an image on the engine; None = it is not there. An error is not "no"."""
+    try:
+        image = cast("dict[str, Any]", client.api.inspect_image(ref))
+    except docker.errors.ImageNotFound:
+        return None
+    return list((image.get("Config") or {}).get("Cmd") or ())
 
 
 async def _host_config(

@@ -17,19 +17,15 @@ import docker.errors
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, Unicode, default, observe, validate
 
+from .docker_spec import image_command
 from .engine import containers, volumes
 from .engine.containers import ExitReport
 from .engine.limits import ResourceLimits, parse_limits
 from .engine.observe import Observation
 from .engine.observe import observe as look_at
 from .engine.pool import EnginePool
-from .engine.watch import EngineWatch
-from .errors import (
-    EngineError,
-    GPUSpawnerError,
-    ImageMissing,
-    ServerDied,
-)
+from .engine.watch import EngineWatch, Follower
+from .errors import GPUSpawnerError, ImageMissing, ServerDied
 from .launch import Launch
 from .limit_traits import LIMIT_TRAITS
 from .notice import LastEnd, describe
@@ -40,10 +36,6 @@ from .spawner import GPUSpawnerMixin
 
 T = TypeVar("T")
 
-#: seconds between two probes of a server that starts
-PROBE_PAUSE = 0.05
-#: seconds between two looks at the container of a server that starts
-LOOK_PAUSE = 1.0
 #: seconds that reports to the scheduler may take; they are hints, reconcile finds the truth
 REPORT_PATIENCE = 3.0
 #: seconds the Hub may wait for a server that ran before the Hub did: it may be too busy to
@@ -202,11 +194,12 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
     async def prepare(self, resolved: ResolvedProfile) -> None:
         """Check the limits, and have the image on the engine before a GPU is taken."""
         self.kernel_limits = _limits_of(resolved)
+        self._image_command = None
         policy = self.pull_policy.lower()
         if policy == "skip":
             return
-        present = await self.engine(containers.image_present, self.image)
-        if present and policy != "always":
+        self._image_command = await self.engine(image_command, self.image)
+        if self._image_command is not None and policy != "always":
             return
         if policy == "never":
             raise ImageMissing(
@@ -214,6 +207,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
                 "pull_policy is 'never'",
                 f"The image {self.image} is not on this machine. Please tell an administrator.",
             )
+        self._image_command = None
         self.say(5, f"Fetching the image {self.image}")
         loop = asyncio.get_running_loop()
 
@@ -226,6 +220,16 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
             lambda client: containers.pull(client, self.image, tell),
             timeout=24 * 3600,
         )
+
+    #: the image's own command, seen when it was looked for; None = ask the engine
+    _image_command: list[str] | None = None
+
+    async def get_command(self) -> list[str]:
+        """The server's command line: ``cmd``, else the image's, and the arguments."""
+        if self.cmd or self._image_command is None:
+            command: list[str] = await super().get_command()
+            return command
+        return [*self._image_command, *self.get_args()]
 
     # -- start -----------------------------------------------------------------------------
 
@@ -389,9 +393,13 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self.internal_ssl else 'http'}://{shown}:{port}"
 
-    def follow(self, container_id: str) -> None:
-        """Have the Hub notice the end of the container at once."""
-        self._watch(self._ledger_id).follow(container_id, self.poll_and_notify)
+    def follow(self, container_id: str, follower: Follower | None = None) -> None:
+        """Call ``follower`` once when the container ends; None = have the Hub notice it."""
+        self._watch(self._ledger_id).follow(container_id, follower or self.poll_and_notify)
+
+    def sees_alive(self, container_id: str) -> bool:
+        """Whether the engine's events say that the container runs."""
+        return self._watch(self._ledger_id).is_live(container_id) is True
 
     async def get_url(self) -> str:
         """Where the server is. Never raises: the Hub would not start."""
@@ -440,17 +448,3 @@ def _limits_of(resolved: ResolvedProfile) -> ResourceLimits:
     names = [name for name in LIMIT_TRAITS if name != "cpu_guarantee"]
     values = {name: getattr(resolved, name) for name in names}
     return parse_limits({name: value for name, value in values.items() if value is not None})
-
-
-def _is_cancel(error: BaseException) -> bool:
-    return isinstance(error, asyncio.CancelledError)
-
-
-def _as_ours(error: BaseException) -> BaseException:
-    """A Docker error that came through as it is, in our words."""
-    if isinstance(error, docker.errors.NotFound):
-        return EngineError(
-            f"the engine does not know it: {error.explanation}",
-            "The server's container disappeared while it started. Start it again.",
-        )
-    return error

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import docker
 import docker.errors
 
 from .client import Granted
 from .docker_spec import build_spec
 from .engine import containers
+from .engine.containers import ContainerSpec
 from .engine.observe import observe as look_at
 from .errors import (
     EngineConflict,
@@ -28,8 +30,9 @@ from .scheduler.models import Reason
 
 #: seconds between two probes of a server that starts
 PROBE_PAUSE = 0.05
-#: seconds between two looks at the container of a server that starts
-LOOK_PAUSE = 1.0
+#: seconds between two looks at the container of a server that starts, while no event vouches
+#: for it, and while one does
+LOOK_PAUSE, RARE_LOOK_PAUSE = 1.0, 10.0
 #: seconds between two tries to record the container, first and at most
 BIND_FIRST, BIND_MOST = 0.2, 2.0
 
@@ -50,20 +53,21 @@ class Launch:
         self._granted = granted
         self._log = spawner.log
         self._name = spawner._log_name
+        self._ended = False
 
     async def run(self) -> str:
         """Returns the server's URL. Whatever goes wrong, nothing of the start stays."""
         spawner = self._spawner
         try:
             spawner.say(40, "Creating the container")
-            await self._clear_the_name()
             spec = await build_spec(spawner, self._granted, spawner.kernel_limits)
             # from here on it is found by its name, should we not learn its id
-            container_id: str = await spawner.engine(containers.create, spec)
+            container_id = await self._create(spec)
             spawner.object_id = container_id
             await self._bind(container_id)
             spawner.say(60, "Starting the server")
-            await spawner.engine(containers.start, container_id)
+            self._watch(container_id)
+            await spawner.engine(_start_new, container_id)
             spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
             url = await self._wait_until_up(container_id)
         except BaseException as error:
@@ -72,6 +76,16 @@ class Launch:
         spawner.follow(container_id)
         spawner.say(95, "The server answers")
         return url
+
+    async def _create(self, spec: ContainerSpec) -> str:
+        """Create the container; return its id. A free name is not looked up first."""
+        spawner = self._spawner
+        try:
+            container_id: str = await spawner.engine(containers.create, spec)
+        except EngineConflict:
+            await self._clear_the_name()
+            container_id = await spawner.engine(containers.create, spec)
+        return container_id
 
     async def _clear_the_name(self) -> None:
         """Remove what an earlier start of this very server left; never anything else."""
@@ -108,16 +122,28 @@ class Launch:
         """Probe the server every 50 ms, and look whether its container still lives."""
         spawner = self._spawner
         host, port = await spawner.get_ip_and_port()
+        path = f"{spawner.server.base_url}api"
         loop = asyncio.get_running_loop()
         next_look = loop.time() + LOOK_PAUSE
-        while not await answers(host, int(port)):
-            if loop.time() >= next_look:
+        while not await answers(host, int(port), path):
+            if self._ended or loop.time() >= next_look:
+                self._watch(container_id)
                 seen = await spawner.engine(look_at, container_id)
                 if seen is None or not seen.live:
                     raise await spawner.death(container_id)
-                next_look = loop.time() + LOOK_PAUSE
+                vouched = spawner.sees_alive(container_id)
+                next_look = loop.time() + (RARE_LOOK_PAUSE if vouched else LOOK_PAUSE)
             await asyncio.sleep(PROBE_PAUSE)
         return str(spawner.url_of(host, port))
+
+    def _watch(self, container_id: str) -> None:
+        """Hear from the engine's events when the container ends: then it is looked at."""
+        self._ended = False
+
+        async def tell() -> None:
+            self._ended = True
+
+        self._spawner.follow(container_id, tell)
 
     async def _clean_up(self, error: BaseException) -> None:
         """Nothing of it may stay, and the GPUs are given back."""
@@ -140,6 +166,11 @@ class Launch:
                 lease, reason=reason, note=note[:500], exit_code=None, oom=False
             )
         )
+
+
+def _start_new(client: docker.DockerClient, container_id: str) -> None:
+    """Start a container that this launch made, once: it was never started, so no look first."""
+    client.api.start(container_id)
 
 
 def _as_ours(error: BaseException) -> BaseException:

@@ -9,17 +9,19 @@ from contextlib import suppress
 PROBE_TIMEOUT = 1.0
 
 
-async def answers(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> bool:
+async def answers(host: str, port: int, path: str, timeout: float = PROBE_TIMEOUT) -> bool:
     """Whether something accepts a connection at ``host:port`` and says a word of HTTP.
 
-    Any status counts, as for the Hub's own check, which follows. Plain TCP would not do: a
-    server listens some time before it serves. A TLS server answers a plain request by closing
-    or with an alert; both count.
+    Any status counts, as for the Hub's own check, which follows; ``path`` should be cheap to
+    answer, such as ``/user/alice/api``. Plain TCP would not do: a server listens some time
+    before it serves. A TLS server answers a plain request by closing or with an alert; both
+    count.
     """
     writer = None
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout)
-        writer.write(b"GET / HTTP/1.0\r\nHost: probe\r\nConnection: close\r\n\r\n")
+        request = f"GET {path} HTTP/1.0\r\nHost: probe\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode("ascii", "replace"))
         await writer.drain()
         await asyncio.wait_for(reader.read(1), timeout)
     except (OSError, asyncio.TimeoutError):
