@@ -43,6 +43,7 @@ SHOWN = ("spawn-form", "waiting", "lab", "admin", "gpus-page")
 AFTER = """
 c.GPUScheduler.node_name = "testbed"
 c.GPUScheduler.cdi_dir = {cdi!r}
+c.GPUScheduler.detach_grace = 3
 c.JupyterHub.load_groups = dict(big=dict(users=["grace"]))
 c.GPUDockerSpawner.profile_list.append(
     dict(

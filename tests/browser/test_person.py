@@ -6,6 +6,8 @@ import re
 
 from playwright.sync_api import expect
 
+from deploy.quickstart.trial import wait_for
+
 from .conftest import running
 
 
@@ -58,6 +60,20 @@ def test_who_comes_second_sees_the_place_and_is_granted_when_the_first_stops(hub
     first.stop_from_home()
     second.wait_for_lab()
     assert len(hub.busy()) == 1
+
+
+def test_who_waits_can_give_up_on_the_pending_page(hub, visit):
+    running(hub, "laura", "gpu2")
+    mallory = visit("mallory")
+    mallory.login(hub)
+    mallory.start("One GPU")
+    expect(mallory.page.locator("#progress-message")).to_contain_text("position 1")
+    mallory.page.get_by_role("button", name="Stop Server").click()
+    expect(mallory.page.locator("#stop-server-status")).to_have_text("Server stopped successfully!")
+    mallory.page.goto("/hub/home")
+    expect(mallory.page.locator("#start")).to_have_text(re.compile("Start"))
+    wait_for("an empty queue", 30, lambda: hub.summary()["queue"] == 0)
+    assert len(hub.busy()) == 2
 
 
 def test_a_choice_that_can_never_start_is_refused_with_the_reason(hub, visit):
