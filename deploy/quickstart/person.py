@@ -138,6 +138,11 @@ class Person:
 
     # -- the server ------------------------------------------------------------------------
 
+    def visit(self, path: str, server: str = "") -> requests.Response:
+        """GET a page of the person's own server, whatever it answers."""
+        root = f"/user/{quote(self.name)}/" + (f"{quote(server)}/" if server else "")
+        return self._web.get(self.base + root + path, timeout=PAGE)
+
     def run(self, code: str, server: str = "", limit: float = 60.0) -> str:
         """Run a cell in a new Python kernel through the websocket; returns what it printed."""
         root = f"/user/{quote(self.name)}/" + (f"{quote(server)}/" if server else "")

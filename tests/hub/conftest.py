@@ -27,6 +27,8 @@ c.JupyterHub.log_level = "INFO"
 c.GPUScheduler.detach_grace = 3
 c.GPUScheduler.exited_grace = 10
 c.GPUScheduler.reconcile_interval = 5
+import os
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 def profile(slug, **override):
     return {"display_name": slug, "slug": slug, "spawner_override": override}
 c.GPUDockerSpawner.profile_list = [
@@ -37,7 +39,8 @@ c.GPUDockerSpawner.profile_list = [
     profile("dies", gpus=1, environment={"STUB_DIE": "3"}),
     profile("slow", gpus=1, environment={"STUB_SLOW": "30"}),
     profile("brief", gpus=1, environment={"STUB_EXIT_AFTER": "2", "STUB_EXIT_CODE": "7"}),
-    profile("eats", gpus=1, environment={"STUB_EAT": "200"}),
+    # two of these are more than the 80 % of the machine's memory that may be promised
+    profile("half", gpus=0, mem_limit=int(MEMORY * 0.45)),
     profile("huge", gpus=0, mem_limit="900T"),
     profile("noimage", gpus=1, image="gpuspawner-test/not-there:latest"),
 ]

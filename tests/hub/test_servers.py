@@ -75,6 +75,22 @@ def test_the_kernel_has_the_limits_of_the_profile(hub, somebody, docker_client):
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
 
 
+def test_a_server_waits_while_the_machines_memory_is_promised_to_others(hub, somebody):
+    alice, bob = somebody("alice"), somebody("bob")
+    start(alice, "half")
+    said = []
+
+    def ask() -> None:
+        said.extend(start(bob, "half"))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_for("the queue", 20, lambda: hub.summary()["queue"] == 1)
+    alice.stop()
+    thread.join(60)
+    assert any("position 1" in line and "memory" in line for line in said), said
+
+
 def test_a_server_that_dies_at_once_says_why_and_gives_the_gpu_back(hub, somebody, docker_client):
     alice = somebody("alice")
     answer = alice.ask({"profile": "dies"})
@@ -102,8 +118,9 @@ def test_a_server_that_ends_later_is_noticed_and_explained(hub, somebody, docker
 
 def test_a_server_above_its_memory_limit_is_killed_and_told_why(hub, somebody, docker_client):
     alice = somebody("alice")
-    alice.ask({"profile": "eats"})
-    wait_for("the end", 30, lambda: server_of(alice) is None)
+    start(alice)
+    assert alice.visit("eat?200").status_code != 200
+    wait_for("the end", 10, lambda: server_of(alice) is None)
     wait_for("free GPUs", 10, lambda: not hub.busy())
     assert "out of memory, limit 64 MiB" in alice.form()
 
