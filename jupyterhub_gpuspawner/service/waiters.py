@@ -139,7 +139,8 @@ class Waiters:
         lease = state.tables.leases.get(entry_id)
         if entry_id in table:
             position, reason = table[entry_id]
-            return queued(entry_id, position, *(self._excuse() or (reason,)))
+            text = words.waiting(reason, position - 1, only_simulated(state))
+            return queued(entry_id, position, *(self._excuse() or (reason, text)))
         if lease is not None and lease.state is LeaseState.RESERVED:
             line = granted(lease, state, self.ledger, self._injections)
             return line or queued(entry_id, 1, *(self._excuse() or (Reason.SCHEDULER_STARTING,)))
@@ -161,6 +162,12 @@ def entry_of(state: SchedulerState, key: ServerKey) -> str | None:
 def positions(state: SchedulerState) -> dict[str, tuple[int, Reason]]:
     """Entry id -> (position from 1, reason) of all who wait."""
     return {place.entry.id: (place.position, place.reason) for place in state.waiting()}
+
+
+def only_simulated(state: SchedulerState) -> bool:
+    """Whether there are GPUs, and none of them is real."""
+    devices = state.tables.devices.values()
+    return bool(devices) and all(device.simulated for device in devices)
 
 
 def queued(entry: str, position: int, reason: Reason, message: str | None = None) -> dict[str, Any]:

@@ -49,9 +49,11 @@ REASONS: dict[Reason, str] = {
 }
 
 
-def waiting(reason: Reason, ahead: int) -> str:
-    """What a waiting user reads."""
+def waiting(reason: Reason, ahead: int, simulated: bool = False) -> str:
+    """What a waiting user reads. ``simulated``: the GPUs here only stand for real ones."""
     text = REASONS.get(reason, reason.value)
+    if simulated:
+        text = text.replace("GPU", "SIMULATED GPU", 1)
     if ahead <= 0:
         return text
     people = "1 request is" if ahead == 1 else f"{ahead} requests are"

@@ -55,7 +55,7 @@ def test_who_comes_second_sees_the_place_and_is_granted_when_the_first_stops(hub
     )
     second.start("One GPU")
     message = second.page.locator("#progress-message")
-    expect(message).to_have_text(re.compile("position 1 in the queue: All suitable GPUs"))
+    expect(message).to_have_text(re.compile("position 1 in the queue: All suitable SIMULATED GPUs"))
     second.picture("waiting", height=320)
     first.stop_from_home()
     second.wait_for_lab()

@@ -81,6 +81,11 @@ def test_who_waits_hears_how_many_are_ahead() -> None:
     assert waiting(Reason.WAITING_FOR_DEVICES, 2) == f"{text} 2 requests are ahead of yours."
 
 
+def test_who_waits_for_a_simulated_gpu_reads_so() -> None:
+    text = waiting(Reason.WAITING_FOR_DEVICES, 0, simulated=True)
+    assert text == "All suitable SIMULATED GPUs are in use."
+
+
 def test_every_reason_that_a_waiting_user_can_meet_has_a_sentence() -> None:
     only_for_refusals = {
         Reason.ABOVE_USER_LIMIT,
