@@ -18,26 +18,21 @@ from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, Unicode, default, observe, validate
 
 from .docker_spec import image_command
+from .ending import Ending
 from .engine import containers, volumes
-from .engine.containers import ExitReport
 from .engine.limits import ResourceLimits, parse_limits
-from .engine.observe import Observation
 from .engine.observe import observe as look_at
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch, Follower
-from .errors import GPUSpawnerError, ImageMissing, ServerDied
+from .errors import EngineError, GPUSpawnerError, ImageMissing
 from .launch import Launch
 from .limit_traits import LIMIT_TRAITS
-from .notice import LastEnd, describe
 from .profiles import ResolvedProfile
 from .refusal import refusal
-from .scheduler.models import Reason
 from .spawner import GPUSpawnerMixin
 
 T = TypeVar("T")
 
-#: seconds that reports to the scheduler may take; they are hints, reconcile finds the truth
-REPORT_PATIENCE = 3.0
 #: seconds the Hub may wait for a server that ran before the Hub did: it may be too busy to
 #: answer, and the Hub would stop it (and its training) at the end of ``http_timeout``
 ADOPTED_PATIENCE = 30 * 24 * 3600
@@ -150,6 +145,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
     def __init__(self, **kwargs: Any) -> None:
         #: clean-up of a start that was cancelled
         self._abandoned: asyncio.Task[None] | None = None
+        self.ending = Ending(self)
         super().__init__(**kwargs)
 
     # -- the engine ------------------------------------------------------------------------
@@ -214,7 +210,6 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         def tell(line: str) -> None:
             loop.call_soon_threadsafe(self.say, 5, f"Fetching the image {self.image}: {line}")
 
-        # as long as it takes: no GPU is held meanwhile, and the user can cancel
         await self.pool.run(
             f"pull {self.image}",
             lambda client: containers.pull(client, self.image, tell),
@@ -235,8 +230,8 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     async def start(self) -> str:
         """Create, bind, start and probe. Returns the server's URL."""
-        launch = self.own(Launch(self, self.granted()).run())
         try:
+            launch = self.own(Launch(self, self.granted()).run())
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
             self._abandoned = self.own(self._abandon(launch))
@@ -254,20 +249,6 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
             # it had come up in the same moment
             await self.stop()
 
-    async def death(self, container_id: str) -> ServerDied:
-        report = await self.engine(containers.exit_report, container_id)
-        text, tail = self._words(report)
-        said = f" It said last:\n{tail}" if tail else ""
-        return ServerDied(f"{self._log_name}: {text}; {tail!r}", f"Your server {text}.{said}")
-
-    def _words(self, report: ExitReport | None) -> tuple[str, str]:
-        """How it ended, and its last lines."""
-        limit = self.kernel_limits.mem_limit if self.kernel_limits else None
-        if report is None:
-            return describe(exit_code=None, oom=False, memory=limit), ""
-        text = describe(exit_code=report.exit_code, oom=report.oom, memory=limit)
-        return text, report.log_tail or report.error
-
     #: what the kernel enforces for this server; None = not known (yet)
     kernel_limits: ResourceLimits | None = None
 
@@ -276,65 +257,48 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
     async def stop(self, now: bool = False) -> None:
         """Store the intent, stop, remove, report. Also works while the scheduler is down."""
         if self._abandoned is not None and self._abandoned is not asyncio.current_task():
-            await asyncio.shield(self._abandoned)
-        container_id, lease = self.object_id, self.lease_id
-        if not container_id:
-            return
-        self._unfollow(container_id)
-        await self.own(self._stop(container_id, lease, 0 if now else self.stop_grace))
-
-    async def _stop(self, container_id: str, lease: str, grace: int) -> None:
-        if lease:
-            await self.hint(self.scheduler.stopping(lease, Reason.STOPPED.value))
-        await self.engine(containers.stop, container_id, grace)
-        await self._remove(container_id)
-        if lease:
-            await self.hint(
-                self.scheduler.ended(
-                    lease, reason=Reason.STOPPED.value, note="", exit_code=None, oom=False
-                )
-            )
-        self._last_end = None
-
-    async def _remove(self, container_id: str) -> None:
-        await self.engine(containers.remove, container_id)
-        if self.object_id == container_id:
-            self.object_id = ""
-
-    async def hint(self, report: Any) -> None:
-        """Tell the scheduler; it finds out by itself where this does not reach it."""
-        try:
-            await asyncio.wait_for(report, REPORT_PATIENCE)
-        except (GPUSpawnerError, asyncio.TimeoutError) as error:
-            self.log.warning("%s: report to the scheduler: %s", self._log_name, error)
+            # whatever became of it: what it left is stopped here
+            await asyncio.wait([self._abandoned])
+        if self.object_id:
+            await self.ending.stop(0 if now else self.stop_grace)
 
     # -- poll ------------------------------------------------------------------------------
 
     async def poll(self) -> int | str | None:
         """None = it runs, or nothing is known. Never raises: the Hub would forget the server."""
         if self._check_pending:
+            self._configured.setdefault("http_timeout", self.http_timeout)
             self.http_timeout = ADOPTED_PATIENCE
         try:
             return await self._poll()
         except (GPUSpawnerError, docker.errors.DockerException, OSError) as error:
             self.log.warning("%s: poll: nothing is known: %s", self._log_name, error)
-            return None
+        except Exception:
+            self.log.exception("%s: poll: nothing is known", self._log_name)
+        return None
 
     async def _poll(self) -> int | str | None:
-        if self._abandoned is not None and not self._abandoned.done():
+        if self._is_ending():
             return None
         if not self.object_id and not await self._find_again():
             return 0
         container_id = self.object_id
-        watch = self._watch(self._ledger_id) if self._ledger_id else None
-        if watch is not None and watch.is_live(container_id):
-            return None
-        seen = await self.engine(look_at, container_id)
-        if seen is not None and (seen.live or not seen.started):
-            if watch is not None and seen.live and not self._start_pending:
-                self.follow(container_id)
-            return None
-        return await self._ended(container_id, seen)
+        seen = None
+        if not self._ledger_id or not self._watch(self._ledger_id).is_live(container_id):
+            seen = await self.engine(look_at, container_id)
+            if self._is_ending():
+                return None
+            if self.object_id != container_id:
+                return 0
+            if seen is None or (seen.started and not seen.live):
+                return await self.ending.died(container_id, seen)
+        if self._ledger_id and not self._start_pending and (seen is None or seen.live):
+            self.follow(container_id)
+        return None
+
+    def _is_ending(self) -> bool:
+        """Whether a stop or a clean-up is at work, so that nothing can be said yet."""
+        return self.ending.stopping or (self._abandoned is not None and not self._abandoned.done())
 
     async def _find_again(self) -> bool:
         """After a Hub that died in mid-start: is there a running container of this server?
@@ -359,32 +323,8 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         self._ledger_id = who.ledger
         return True
 
-    async def _ended(self, container_id: str, seen: Observation | None) -> int | str:
-        """It ended by itself: read how, remove it, report, and remember it for the user."""
-        report = None
-        if seen is not None:
-            report = await self.engine(containers.exit_report, container_id)
-        text, tail = self._words(report)
-        self._last_end = LastEnd(text=text, log_tail=tail[-2000:])
-        self.log.info("%s: %s", self._log_name, text)
-        lease = self.lease_id
-        await self._remove(container_id)
-        oom = report is not None and report.oom
-        if lease:
-            kind = Reason.VANISHED if report is None else Reason.EXITED
-            await self.hint(
-                self.scheduler.ended(
-                    lease,
-                    reason=(Reason.OUT_OF_MEMORY if oom else kind).value,
-                    note=text,
-                    exit_code=report.exit_code if report is not None else None,
-                    oom=oom,
-                )
-            )
-        self._unfollow(container_id)
-        return text
-
-    def _unfollow(self, container_id: str) -> None:
+    def unfollow(self, container_id: str) -> None:
+        """The end of the container is nobody's news any more."""
         if self._ledger_id:
             self._watch(self._ledger_id).unfollow(container_id)
 
@@ -395,7 +335,15 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     def follow(self, container_id: str, follower: Follower | None = None) -> None:
         """Call ``follower`` once when the container ends; None = have the Hub notice it."""
-        self._watch(self._ledger_id).follow(container_id, follower or self.poll_and_notify)
+        self._watch(self._ledger_id).follow(container_id, follower or self._tell_the_hub)
+
+    async def _tell_the_hub(self) -> None:
+        """The container ended: read how at once, and let the Hub know as soon as it can hear."""
+        await self.poll()
+        if self._spawn_pending and self._spawn_future is not None:
+            # the Hub listens from the end of a start on; told before, it would never know
+            await asyncio.wait([self._spawn_future])
+        await self.poll_and_notify()
 
     def sees_alive(self, container_id: str) -> bool:
         """Whether the engine's events say that the container runs."""
@@ -405,10 +353,12 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         """Where the server is. Never raises: the Hub would not start."""
         try:
             ip, port = await self.get_ip_and_port()
+            if not ip:
+                raise EngineError("the container has no address")
+            return self.url_of(str(ip), int(port))
         except Exception as error:  # noqa: BLE001 - an aborted Hub start is worse than an old URL
             self.log.warning("%s: address not known: %s", self._log_name, error)
             return str(self.server.url) if self.server is not None else ""
-        return self.url_of(str(ip), int(port))
 
     # -- state -----------------------------------------------------------------------------
 

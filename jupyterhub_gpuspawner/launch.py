@@ -9,6 +9,8 @@ one second.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 import docker
@@ -16,6 +18,7 @@ import docker.errors
 
 from .client import Granted
 from .docker_spec import build_spec
+from .ending import tell_ended
 from .engine import containers
 from .engine.containers import ContainerSpec
 from .engine.observe import observe as look_at
@@ -54,6 +57,8 @@ class Launch:
         self._log = spawner.log
         self._name = spawner._log_name
         self._ended = False
+        #: how the container ended by itself
+        self._report: containers.ExitReport | None = None
 
     async def run(self) -> str:
         """Returns the server's URL. Whatever goes wrong, nothing of the start stays."""
@@ -71,7 +76,7 @@ class Launch:
             spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
             url = await self._wait_until_up(container_id)
         except BaseException as error:
-            await self._clean_up(error)
+            await self._to_the_end(self._clean_up(error))
             raise _as_ours(error) from error
         spawner.follow(container_id)
         spawner.say(95, "The server answers")
@@ -125,12 +130,13 @@ class Launch:
         path = f"{spawner.server.base_url}api"
         loop = asyncio.get_running_loop()
         next_look = loop.time() + LOOK_PAUSE
-        while not await answers(host, int(port), path):
+        while not await answers(host, int(port), path, tls=spawner.internal_ssl):
             if self._ended or loop.time() >= next_look:
                 self._watch(container_id)
                 seen = await spawner.engine(look_at, container_id)
                 if seen is None or not seen.live:
-                    raise await spawner.death(container_id)
+                    self._report = await spawner.engine(containers.exit_report, container_id)
+                    raise spawner.ending.death(self._report)
                 vouched = spawner.sees_alive(container_id)
                 next_look = loop.time() + (RARE_LOOK_PAUSE if vouched else LOOK_PAUSE)
             await asyncio.sleep(PROBE_PAUSE)
@@ -145,27 +151,31 @@ class Launch:
 
         self._spawner.follow(container_id, tell)
 
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for ``work`` although this start is cancelled meanwhile, once or more."""
+        task = self._spawner.own(work)
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+
     async def _clean_up(self, error: BaseException) -> None:
         """Nothing of it may stay, and the GPUs are given back."""
         spawner, lease = self._spawner, self._granted.lease
         cancelled = isinstance(error, asyncio.CancelledError)
-        reason = (Reason.CANCELLED if cancelled else Reason.EXITED).value
+        reason = Reason.CANCELLED if cancelled else Reason.EXITED
         note = error.user_message if isinstance(error, GPUSpawnerError) else ""
-        await spawner.hint(spawner.scheduler.stopping(lease, reason))
+        spawner.unfollow(spawner.object_id)
+        await spawner.hint(spawner.scheduler.stopping(lease, reason.value))
         try:
             # a create that was cancelled went on in its thread: its container has our name
             found = await spawner.engine(containers.name_taken, spawner.object_name)
             if found is not None and found.identity is not None and found.identity.lease == lease:
                 await spawner.engine(containers.remove, found.container_id)
-        except EngineError as failed:
+        except (EngineError, docker.errors.DockerException) as failed:
             # the intent is stored: the scheduler removes it when the engine is back
             self._log.warning("%s: left to the scheduler: %s", self._name, failed)
         spawner.object_id = ""
-        await spawner.hint(
-            spawner.scheduler.ended(
-                lease, reason=reason, note=note[:500], exit_code=None, oom=False
-            )
-        )
+        await spawner.hint(tell_ended(spawner.scheduler, lease, reason, note, self._report))
 
 
 def _start_new(client: docker.DockerClient, container_id: str) -> None:
@@ -178,6 +188,7 @@ def _as_ours(error: BaseException) -> BaseException:
     if isinstance(error, docker.errors.NotFound):
         return EngineError(
             f"the engine does not know it: {error.explanation}",
-            "The server's container disappeared while it started. Start it again.",
+            "Docker does not find what your server needs, or lost it. Start it again; if it fails "
+            "again, please tell an administrator.",
         )
     return error

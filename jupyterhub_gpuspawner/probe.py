@@ -9,13 +9,15 @@ from contextlib import suppress
 PROBE_TIMEOUT = 1.0
 
 
-async def answers(host: str, port: int, path: str, timeout: float = PROBE_TIMEOUT) -> bool:
+async def answers(
+    host: str, port: int, path: str, timeout: float = PROBE_TIMEOUT, *, tls: bool = False
+) -> bool:
     """Whether something accepts a connection at ``host:port`` and says a word of HTTP.
 
     Any status counts, as for the Hub's own check, which follows; ``path`` should be cheap to
     answer, such as ``/user/alice/api``. Plain TCP would not do: a server listens some time
-    before it serves. A TLS server answers a plain request by closing or with an alert; both
-    count.
+    before it serves, and Docker's proxy of a published port listens before the server does. A
+    TLS server (``tls``) answers a plain request by closing or with an alert; both count.
     """
     writer = None
     try:
@@ -23,7 +25,7 @@ async def answers(host: str, port: int, path: str, timeout: float = PROBE_TIMEOU
         request = f"GET {path} HTTP/1.0\r\nHost: probe\r\nConnection: close\r\n\r\n"
         writer.write(request.encode("ascii", "replace"))
         await writer.drain()
-        await asyncio.wait_for(reader.read(1), timeout)
+        word = await asyncio.wait_for(reader.read(1), timeout)
     except (OSError, asyncio.TimeoutError):
         return False
     finally:
@@ -31,4 +33,4 @@ async def answers(host: str, port: int, path: str, timeout: float = PROBE_TIMEOU
             writer.close()
             with suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(writer.wait_closed(), timeout)
-    return True
+    return tls or bool(word)

@@ -40,8 +40,7 @@ def refusal(spawner: Any, error: GPUSpawnerError) -> web.HTTPError:
             status_code=status,
         )
     else:
-        # the log text is a format string for tornado: no stray percent signs
-        refused = web.HTTPError(status, error.log_message.replace("%", "%%"), reason=reason)
+        refused = web.HTTPError(status, error.log_message, reason=reason)
         _do_not_count(spawner)
     # the failed page of 6.1 shows the text only from here
     refused.jupyterhub_message = error.user_message

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import Spawner
@@ -21,8 +20,8 @@ from sqlalchemy.orm import object_session
 from traitlets import Any as AnyTrait
 from traitlets import Dict, Integer, List, Unicode, default, validate
 
-from .client import Ask, Granted, Queued, SchedulerClient
-from .errors import ConfigError, GPUSpawnerError, RefusedError, SchedulerUnavailable
+from .client import Ask, Granted, Queued
+from .errors import GPUSpawnerError, RefusedError, SchedulerUnavailable
 from .limit_traits import LIMIT_TRAITS, LimitTraits
 from .notice import LastEnd, with_notice
 from .profiles import (
@@ -34,7 +33,10 @@ from .profiles import (
     render_form,
     to_request,
 )
+from .progress import Progress
 from .refusal import refusal
+from .scheduler.models import Reason
+from .scheduler_link import SchedulerLink
 
 #: the profile of a Hub without a ``profile_list``: everything comes from the traits
 ONLY_TRAITS = [{"display_name": "Server", "slug": "server"}]
@@ -42,17 +44,16 @@ ONLY_TRAITS = [{"display_name": "Server", "slug": "server"}]
 #: seconds the spawn page waits for the scheduler before it says that nothing is known
 FORM_PATIENCE = 2.0
 
-_clients: dict[tuple[str, str], SchedulerClient] = {}
-
-
 if TYPE_CHECKING:
 
-    class _Base(LimitTraits, Spawner):
+    class _Base(LimitTraits, SchedulerLink, Spawner):
         environment: Any
+        http_timeout: Any
 
 else:
     # at run time a mixin: it stands before DockerSpawner or SwarmSpawner, which are Spawners
-    _Base = LimitTraits
+    class _Base(LimitTraits, SchedulerLink):
+        pass
 
 
 class GPUSpawnerMixin(_Base):
@@ -80,30 +81,6 @@ class GPUSpawnerMixin(_Base):
                 },
                 {"display_name": "No GPU", "spawner_override": {"mem_limit": "4G"}},
             ]
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    scheduler_url = Unicode(
-        config=True,
-        help="""
-        Where the scheduler service answers.
-
-        ``setup(c)`` sets it. Set it yourself only where the service runs on its own, e.g.
-        ``"http://10.0.0.2:8750/services/gpus/"``. Empty = no server can start.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    token_file = Unicode(
-        config=True,
-        help="""
-        File with the token of the scheduler service.
-
-        ``setup(c)`` sets it and makes the file (mode 0600). The token stays the same over
-        restarts.
 
         .. versionadded:: 0.1
         """,
@@ -162,9 +139,12 @@ class GPUSpawnerMixin(_Base):
     def __init__(self, **kwargs: Any) -> None:
         self._granted: Granted | None = None
         self._resolved: ResolvedProfile | None = None
-        self._last_end: LastEnd | None = None
-        self._events: list[dict[str, Any]] = []
-        self._news = asyncio.Event()
+        #: how the last server ended, if its user did not ask for it
+        self.last_end: LastEnd | None = None
+        #: a start took the lease, and gives it back whatever happens
+        self._taken = False
+        self._giving_back: asyncio.Task[None] | None = None
+        self._progress = Progress()
         self._configured: dict[str, Any] = {}
         super().__init__(**kwargs)
 
@@ -176,36 +156,8 @@ class GPUSpawnerMixin(_Base):
         return _parse(self.profile_list)
 
     @property
-    def scheduler(self) -> SchedulerClient:
-        """The client of the scheduler service, one for all spawners of this Hub."""
-        if not self.scheduler_url or not self.token_file:
-            raise ConfigError(
-                "no scheduler: call setup(c) at the end of jupyterhub_config.py, or set "
-                "scheduler_url and token_file",
-                "This Hub is not set up to give out GPUs. Please tell an administrator.",
-            )
-        key = (self.scheduler_url, self.token_file)
-        if key not in _clients:
-            try:
-                token = Path(self.token_file).read_text().strip()
-            except OSError as error:
-                raise ConfigError(
-                    f"can't read the service token: {error}",
-                    "The Hub can't talk to its scheduler. Please tell an administrator.",
-                ) from error
-            _clients[key] = SchedulerClient(self.scheduler_url, token)
-        return _clients[key]
-
-    @property
     def _groups(self) -> tuple[str, ...]:
         return tuple(sorted(group.name for group in self.user.groups))
-
-    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run ``work`` to its end, whatever happens to the spawn that began it."""
-        task = asyncio.ensure_future(work)
-        _OWNED.add(task)
-        task.add_done_callback(_OWNED.discard)
-        return task
 
     # -- the form --------------------------------------------------------------------------
 
@@ -219,7 +171,7 @@ class GPUSpawnerMixin(_Base):
             selected=stored,
             defaults=self._limits_now(),
         )
-        return with_notice(form, self._last_end)
+        return with_notice(form, self.last_end)
 
     async def _availability(self) -> Availability | None:
         try:
@@ -233,28 +185,47 @@ class GPUSpawnerMixin(_Base):
 
     async def run_pre_spawn_hook(self) -> None:
         """Resolve the options, have the image there, and wait for the lease."""
-        self._granted = None
-        self._events.clear()
+        self._give_back()
+        self._progress.restart()
         try:
+            if self._giving_back is not None:
+                # told later, it would end the lease that this spawn is about to get
+                await asyncio.wait([self._giving_back])
             await maybe_future(super().run_pre_spawn_hook())
             self._resolved = self._resolve()
             await self.prepare(self._resolved)
-            self._granted = await self._wait_for_lease(self._resolved)
+            await self._wait_for_lease(self._resolved)
         except asyncio.CancelledError:
-            # leaving without a word: a user's cancel and a Hub's end look the same from here.
-            # The service drops the entry after a grace time, or keeps it for the next Hub.
+            # While waiting it leaves without a word: a user's cancel and a Hub's end look the
+            # same from here. The service drops the entry after a grace time, or keeps it for the
+            # next Hub. A lease that came in the same moment is given back.
+            self._give_back()
             self.forget_server()
             raise
         except GPUSpawnerError as error:
+            self._give_back()
             self.say(100, error.user_message)
             raise refusal(self, error) from error
+
+    def _give_back(self) -> None:
+        """Return a lease that no start took; the scheduler would hold its GPUs for a while."""
+        granted, self._granted = self._granted, None
+        if granted is not None and not self._taken:
+            self.log.info("%s: gives back lease %s unused", self._log_name, granted.lease)
+            self._giving_back = self.own(self._return(granted.lease))
+
+    async def _return(self, lease: str) -> None:
+        reason = Reason.CANCELLED.value
+        await self.hint(self.scheduler.stopping(lease, reason))
+        await self.hint(
+            self.scheduler.ended(lease, reason=reason, note="", exit_code=None, oom=False)
+        )
 
     async def prepare(self, resolved: ResolvedProfile) -> None:
         """What the engine needs before a GPU may be taken, e.g. the image."""
 
     def _resolve(self) -> ResolvedProfile:
         """What this spawn asks for: the profile's word first, then the spawner's traits."""
-        self._restore_traits()
         resolved = self.profiles.resolve(
             self.user_options, username=self.user.name, groups=self._groups
         )
@@ -304,7 +275,7 @@ class GPUSpawnerMixin(_Base):
         values = {name: self.limit(name) for name in LIMIT_TRAITS}
         return {**values, "image": getattr(self, "image", None)}
 
-    async def _wait_for_lease(self, resolved: ResolvedProfile) -> Granted:
+    async def _wait_for_lease(self, resolved: ResolvedProfile) -> None:
         ask = Ask(
             user=self.user.name,
             server=self.name,
@@ -316,8 +287,10 @@ class GPUSpawnerMixin(_Base):
         async with aclosing(self.scheduler.request(ask)) as events:
             async for event in events:
                 if isinstance(event, Granted):
+                    # kept before anything else can be cancelled: it must be given back then
+                    self._granted, self._taken = event, False
                     self._tell_granted(event)
-                    return event
+                    return
                 line = self._line(event)
                 if line != shown:
                     self.say(10, line)
@@ -339,21 +312,13 @@ class GPUSpawnerMixin(_Base):
 
     def say(self, progress: int, message: str) -> None:
         """Add a line to the progress that the pending page shows. Plain text."""
-        self._events.append({"progress": progress, "message": message})
-        self._news.set()
-        self._news = asyncio.Event()
+        self._progress.say(progress, message)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Position, reason, creating, starting, ready; from the beginning for each listener."""
-        seen = 0
-        while True:
-            news = self._news
-            while seen < len(self._events):
-                yield self._events[seen]
-                seen += 1
-            if not self._spawn_pending:
-                return
-            await news.wait()
+        async with aclosing(self._progress.listen(lambda: self._spawn_pending)) as lines:
+            async for line in lines:
+                yield line
 
     # -- environment and state ---------------------------------------------------------------
 
@@ -373,22 +338,25 @@ class GPUSpawnerMixin(_Base):
         """Take back what ``get_state`` saved, after a restart of the Hub."""
         super().load_state(state)
         self._lease_id = str(state.get("lease") or "")
-        self._last_end = LastEnd.from_state(state.get("last_end"))
+        self.last_end = LastEnd.from_state(state.get("last_end"))
 
     def get_state(self) -> dict[str, Any]:
         """What the Hub saves: the lease, and how the last server ended."""
         state: dict[str, Any] = super().get_state()
         if self.lease_id:
             state["lease"] = self.lease_id
-        if self._last_end is not None:
-            state["last_end"] = self._last_end.to_state()
+        if self.last_end is not None:
+            state["last_end"] = self.last_end.to_state()
         return state
 
     def clear_state(self) -> None:
         """Forget the server; how it ended stays."""
         super().clear_state()
-        self._granted = None
+        # the Hub calls it before each spawn and after each stop: also where it was cancelled
+        # between the grant and the start, of which nothing else tells us
+        self._give_back()
         self._lease_id = ""
+        self._restore_traits()
 
     _lease_id = ""
 
@@ -398,18 +366,16 @@ class GPUSpawnerMixin(_Base):
         return self._granted.lease if self._granted is not None else self._lease_id
 
     def granted(self) -> Granted:
-        """The lease of this start; RefusedError where there is none."""
+        """Take the lease for a start, which gives it back; RefusedError where there is none."""
         if self._granted is None:
             raise RefusedError(
                 f"{self._log_name}: a start without a lease",
                 "The server was not granted. Start it again.",
                 reason="no_lease",
             )
+        self._taken = True
         return self._granted
 
-
-#: tasks that outlive the spawner object that began them (the event loop keeps no reference)
-_OWNED: set[asyncio.Task[Any]] = set()
 
 _parsed: dict[str, Profiles] = {}
 

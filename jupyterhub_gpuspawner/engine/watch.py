@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import docker
+import docker.errors
 
 from ..errors import EngineError
 from . import labels
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: states in which a server's process lives
 LIVE = frozenset({"running", "paused", "restarting"})
+#: states whose end is still to come: a container is followed from before its start on
+WAITED_FOR = LIVE | {"created"}
 
 Follower = Callable[[], Awaitable[object]]
 
@@ -57,7 +60,10 @@ class EngineWatch:
         self._states: dict[str, str] = {}
         self._seen_at: float | None = None
         self._followers: dict[str, Follower] = {}
+        self._asked_at = clock()
         self._task: asyncio.Task[None] | None = None
+        #: followers at work: the event loop keeps no reference
+        self._told: set[asyncio.Future[object]] = set()
 
     def start(self) -> None:
         """Begin to watch. May be repeated."""
@@ -77,8 +83,10 @@ class EngineWatch:
         return self._states.get(container_id) in LIVE
 
     def follow(self, container_id: str, follower: Follower) -> None:
-        """Call ``follower`` once when the container ends."""
+        """Call ``follower`` once when the container ends; at once if it is known to have ended."""
         self._followers[container_id] = follower
+        if self._states.get(container_id, "running") not in WAITED_FOR:
+            self._tell(container_id)
 
     def unfollow(self, container_id: str) -> None:
         """Call nobody for this container any more."""
@@ -89,8 +97,10 @@ class EngineWatch:
             self._ledger_id, self._pool.base_url, self._pool.options, silence=2 * self._interval
         ) as events:
             while True:
+                # since the last list: a stream of events must not put it off for ever
+                wait = max(0.0, self._asked_at + self._interval - self._clock())
                 try:
-                    item = await asyncio.wait_for(events.__anext__(), self._interval)
+                    item = await asyncio.wait_for(events.__anext__(), wait)
                 except asyncio.TimeoutError:
                     item = Reconnected(why="interval")
                 except StopAsyncIteration:
@@ -102,15 +112,17 @@ class EngineWatch:
 
     async def _list(self) -> None:
         """Look at all servers. An error leaves the picture as it is: it only grows old."""
-        asked_at = self._clock()
+        self._asked_at = asked_at = self._clock()
+        # one that is followed from now on may be younger than the list
+        followed = list(self._followers)
         try:
-            self._states = await self._pool.run("list", self._list_states)
-        except EngineError as error:
+            self._states = await self._pool.run(f"list {self._ledger_id}", self._list_states)
+        except (EngineError, docker.errors.DockerException) as error:
             log.warning("the engine's containers can't be listed: %s", error)
             return
         self._seen_at = asked_at
-        for container_id in list(self._followers):
-            if self._states.get(container_id) not in LIVE:
+        for container_id in followed:
+            if self._states.get(container_id) not in WAITED_FOR:
                 self._tell(container_id)
 
     def _list_states(self, client: docker.DockerClient) -> dict[str, str]:
@@ -131,12 +143,13 @@ class EngineWatch:
         follower = self._followers.pop(container_id, None)
         if follower is not None:
             task = asyncio.ensure_future(follower())
-            task.add_done_callback(_report)
+            self._told.add(task)
+            task.add_done_callback(self._report)
 
-
-def _report(task: asyncio.Future[object]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("a server's end could not be handled", exc_info=task.exception())
+    def _report(self, task: asyncio.Future[object]) -> None:
+        self._told.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a server's end could not be handled", exc_info=task.exception())
 
 
 def _state(row: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.limit_traits import LimitTraits
 from jupyterhub_gpuspawner.profiles import parse_profiles
 from jupyterhub_gpuspawner.scheduler.models import Limits, Reason, Settings
+from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.spawner import GPUSpawnerMixin
 from tests.unit.scheduler_world import GIB, World, gpu
@@ -100,7 +101,7 @@ def test_the_generated_pages_are_up_to_date() -> None:
 def test_every_option_of_ours_is_documented_and_every_documented_one_exists() -> None:
     documented = set(re.findall(r"^### c\.(\w+\.\w+)$", reference("options"), re.MULTILINE))
     ours = {f"GPUScheduler.{name}" for name in GPUScheduler.class_trait_names(config=True)}
-    for cls in (GPUSpawnerMixin, LimitTraits, GPUDockerSpawner):
+    for cls in (GPUSpawnerMixin, LimitTraits, SchedulerLink, GPUDockerSpawner):
         ours |= {f"GPUDockerSpawner.{name}" for name in cls.class_own_traits(config=True)}
     inherited = {f"GPUDockerSpawner.{n}" for n in ("mem_limit", "cpu_limit")}
     assert documented == ours - inherited

@@ -1,0 +1,104 @@
+"""How a spawner reaches the scheduler service, and the work that outlives a spawn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from traitlets import Unicode
+from traitlets.config import Configurable
+
+from .client import SchedulerClient
+from .errors import ConfigError, GPUSpawnerError
+
+#: seconds that a report to the scheduler may take; it is a hint, reconcile finds the truth
+REPORT_PATIENCE = 3.0
+
+#: environment variable with the service token, instead of the file
+TOKEN_VARIABLE = "GPUS_SERVICE_TOKEN"
+
+_clients: dict[tuple[str, str], SchedulerClient] = {}
+
+#: tasks that outlive the spawner object that began them (the event loop keeps no reference)
+_OWNED: set[asyncio.Task[Any]] = set()
+
+
+class SchedulerLink(Configurable):
+    """The scheduler's client, and hints to it."""
+
+    log: logging.Logger
+    _log_name: str
+
+    scheduler_url = Unicode(
+        config=True,
+        help="""
+        Where the scheduler service answers.
+
+        ``setup(c)`` sets it. Set it yourself only where the service runs on its own, e.g.
+        ``"http://10.0.0.2:8750/services/gpus/"``. Empty = no server can start.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    token_file = Unicode(
+        config=True,
+        help="""
+        File with the token of the scheduler service.
+
+        ``setup(c)`` sets it and makes the file (mode 0600). The token stays the same over
+        restarts. The environment variable ``GPUS_SERVICE_TOKEN`` wins over the file.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    @property
+    def scheduler(self) -> SchedulerClient:
+        """The client of the scheduler service, one for all spawners of this Hub."""
+        if not self.scheduler_url or not self.token_file:
+            raise ConfigError(
+                "no scheduler: call setup(c) at the end of jupyterhub_config.py, or set "
+                "scheduler_url and token_file",
+                "This Hub is not set up to give out GPUs. Please tell an administrator.",
+            )
+        key = (self.scheduler_url, self.token_file)
+        if key not in _clients:
+            _clients[key] = SchedulerClient(self.scheduler_url, self._token())
+        return _clients[key]
+
+    def _token(self) -> str:
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if token:
+            return token
+        try:
+            return Path(self.token_file).read_text().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"can't read the service token: {error}",
+                "The Hub can't talk to its scheduler. Please tell an administrator.",
+            ) from error
+
+    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run ``work`` to its end, whatever happens to the spawn that began it."""
+        task = asyncio.ensure_future(work)
+        _OWNED.add(task)
+        task.add_done_callback(self._owned_is_done)
+        return task
+
+    def _owned_is_done(self, task: asyncio.Task[Any]) -> None:
+        _OWNED.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # whoever waits for it raises it; if nobody does, it must not vanish
+            self.log.debug("%s: %r", self._log_name, task.exception())
+
+    async def hint(self, report: Awaitable[Any]) -> None:
+        """Tell the scheduler; it finds out by itself where this does not reach it."""
+        try:
+            await asyncio.wait_for(report, REPORT_PATIENCE)
+        except (GPUSpawnerError, asyncio.TimeoutError) as error:
+            self.log.warning("%s: report to the scheduler: %s", self._log_name, error or "late")
