@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -20,6 +21,8 @@ import aiohttp
 
 from .errors import RefusedError, SchedulerUnavailable
 from .scheduler.models import Device, GPURequest, Injection
+
+log = logging.getLogger(__name__)
 
 #: Identity of this Hub process. Entries of another boot belong to a Hub that is gone.
 BOOT_ID = uuid.uuid4().hex
@@ -106,6 +109,8 @@ class SchedulerClient:
         self._headers = {"Authorization": f"token {token}"}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
+        #: what was wrong with the service last; empty = nothing
+        self._trouble = ""
 
     async def close(self) -> None:
         """Close all connections. May be repeated."""
@@ -128,7 +133,8 @@ class SchedulerClient:
                         yield event
                         if isinstance(event, Granted):
                             return
-            except SchedulerUnavailable:
+            except SchedulerUnavailable as error:
+                self._log_trouble(error)
                 yield Queued(
                     entry="",
                     position=0,
@@ -137,6 +143,13 @@ class SchedulerClient:
                 )
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_MOST)
+
+    def _log_trouble(self, error: SchedulerUnavailable) -> None:
+        """Say once, not for each who waits, what is wrong with the service."""
+        text = error.log_message
+        if text != self._trouble:
+            self._trouble = text
+            log.warning("requests wait: %s", text)
 
     async def _stream(self, ask: Ask) -> AsyncGenerator[Queued | Granted, None]:
         """One connection: yields events until the service ends it. Raises on a cut."""
@@ -151,6 +164,7 @@ class SchedulerClient:
             ) as response:
                 if response.status != 200:
                     raise _http_error(response.status, await response.read())
+                self._trouble = ""
                 async for line in response.content:
                     if line.strip():
                         yield _event(line)

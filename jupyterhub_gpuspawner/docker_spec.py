@@ -7,6 +7,7 @@ profile, user or extra option of the configuration can override it.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, cast
 
 import docker
@@ -17,6 +18,9 @@ from .engine import devices, limits, volumes
 from .engine.containers import ContainerSpec
 from .engine.labels import Identity, server_labels
 from .engine.limits import ResourceLimits
+
+#: what extra options of the configuration can't say: it is said elsewhere
+_OURS = ("name", "image", "host_config")
 
 
 async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | None) -> ContainerSpec:
@@ -46,15 +50,18 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
         "volumes": spawner.volume_mount_points,
         "ports": [(spawner.port, "tcp")],
     }
-    options.update(await _rendered(spawner, spawner.extra_create_kwargs))
-    options["environment"] = _environment(spawner, dict(options["environment"]), granted)
-    labels = {**(options.pop("labels", None) or {}), **server_labels(identity)}
+    extra = await _rendered(spawner, spawner.extra_create_kwargs)
+    # on top of ours: without what the Hub sets no server can start
+    env = {**options["environment"], **_as_dict(extra.pop("environment", None))}
+    labels = {**_as_dict(extra.pop("labels", None)), **server_labels(identity)}
+    options.update(extra)
+    options["environment"] = _environment(spawner, env, granted)
     return ContainerSpec(
         name=spawner.object_name,
         image=spawner.image,
         labels=labels,
         host=await _host_config(spawner, granted, limit, owner),
-        options={name: value for name, value in options.items() if name not in ("name", "image")},
+        options={name: value for name, value in options.items() if name not in _OURS},
     )
 
 
@@ -80,7 +87,7 @@ async def _host_config(
         host.update(limits.isolation())
     if not spawner.use_internal_ip:
         host["port_bindings"] = {spawner.port: (spawner.host_ip,)}
-    host.update(await _rendered(spawner, spawner.extra_host_config))
+    host.update(_without_gpus(spawner, await _rendered(spawner, spawner.extra_host_config)))
     if limit is not None:
         host.update(limits.host_config(limit))
     # how it ended must be read before it is removed, so Docker may not do that by itself
@@ -95,6 +102,45 @@ async def _host_config(
         *injected["device_requests"],
     ]
     return host
+
+
+def _without_gpus(spawner: Any, extra: dict[str, Any]) -> dict[str, Any]:
+    """``extra_host_config`` without what gives a container GPUs that are not in its lease.
+
+    A Hub that comes from DockerSpawner may still have its usual line: a request for all GPUs.
+    """
+    kept = dict(extra)
+    requests = kept.get("device_requests") or ()
+    kept["device_requests"] = [one for one in requests if not _asks_for_gpus(one)]
+    mapped = kept.get("devices") or ()
+    kept["devices"] = [one for one in mapped if not str(one).startswith("/dev/nvidia")]
+    dropped = [n for n in ("device_requests", "devices") if len(extra.get(n) or ()) > len(kept[n])]
+    if kept.pop("privileged", False):
+        dropped.append("privileged")
+    if dropped:
+        spawner.log.warning(
+            "%s: dropped from extra_host_config, it gives GPUs past the scheduler: %s",
+            spawner._log_name,
+            ", ".join(dropped),
+        )
+    return {name: value for name, value in kept.items() if value or name in extra}
+
+
+def _asks_for_gpus(request: Mapping[str, Any]) -> bool:
+    """Whether a device request (Docker's words, or those of the SDK) is for NVIDIA's GPUs."""
+    words = {str(name).lower(): value for name, value in request.items()}
+    if words.get("driver") == "cdi":
+        ids = words.get("deviceids") or words.get("device_ids") or ()
+        return any(str(name).startswith("nvidia.com/") for name in ids)
+    groups = words.get("capabilities") or ()
+    return words.get("driver") in (None, "", "nvidia") or any("gpu" in group for group in groups)
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    """Docker takes ``{"A": "b"}`` and ``["A=b"]``."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {name: text for name, _, text in (str(one).partition("=") for one in value or ())}
 
 
 async def _home(spawner: Any, ledger: str, owner: str) -> list[str]:

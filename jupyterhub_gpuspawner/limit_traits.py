@@ -122,6 +122,10 @@ class LimitTraits(Configurable):
         if not callable(value):
             return value
         value = value(self)
+        if name == "gpus" and (type(value) is not int or value < 0):
+            raise ConfigError(
+                f"gpus: its callable returned {value!r}; want a whole number, 0 or more", BAD_CONFIG
+            )
         if name in SIZES and isinstance(value, str):
             try:
                 return parse_memory(value)
