@@ -33,6 +33,8 @@ from .spawner import GPUSpawnerMixin
 
 T = TypeVar("T")
 
+#: seconds until a launch that did not hear its cancel is cancelled again
+CANCEL_AGAIN = 0.2
 #: seconds the Hub may wait for a server that ran before the Hub did: it may be too busy to
 #: answer, and the Hub would stop it (and its training) at the end of ``http_timeout``
 ADOPTED_PATIENCE = 30 * 24 * 3600
@@ -243,8 +245,11 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     async def _abandon(self, launch: asyncio.Task[str]) -> None:
         """End a start that nobody waits for any more, and leave nothing behind."""
-        launch.cancel()
-        await asyncio.gather(launch, return_exceptions=True)
+        while not launch.done():
+            # again and again: before Python 3.12, wait_for drops a cancel that comes together
+            # with the result. A launch that cleans up already is not disturbed by it.
+            launch.cancel()
+            await asyncio.wait([launch], timeout=CANCEL_AGAIN)
         if self.object_id:
             # it had come up in the same moment
             await self.stop()

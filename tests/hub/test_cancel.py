@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -14,10 +15,17 @@ from .conftest import containers_of, server_of, start
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0])
 def test_a_start_cancelled_after_some_time_leaves_nothing(hub, somebody, docker_client, delay):
     alice = somebody("alice")
-    answer = alice.api("POST", f"/users/{alice.name}/server", json={"profile": "slow"})
-    assert answer.status_code in (201, 202), answer.text
+    # the Hub answers a start only after a second, and the cancel shall come before
+    asking = threading.Thread(
+        target=alice.api,
+        args=("POST", f"/users/{alice.name}/server"),
+        kwargs={"json": {"profile": "slow"}},
+    )
+    asking.start()
     time.sleep(delay)
+    wait_for("the start", 5, lambda: (server_of(alice) or {}).get("pending") == "spawn")
     answer = alice.cancel()
+    asking.join(10)
     assert answer.status_code in (202, 204), answer.text
     wait_for("the end", 15, lambda: server_of(alice) is None)
     wait_for("free GPUs", 15, lambda: not hub.busy())
