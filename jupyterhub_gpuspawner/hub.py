@@ -129,7 +129,8 @@ def _add_roles(c: Any) -> None:
     for role in roles:
         # a second entry called "user" would keep the Hub from starting
         if role.get("name") == "user":
-            role["scopes"] = [*role.get("scopes", ["self"]), USER_SCOPE]
+            scopes = role.get("scopes", ["self"])
+            role["scopes"] = [*(scope for scope in scopes if scope != USER_SCOPE), USER_SCOPE]
             break
     else:
         roles.append({"name": "user", "scopes": ["self", USER_SCOPE]})
@@ -154,6 +155,12 @@ def _adapt_hub(c: Any) -> None:
     for name, value in wanted.items():
         if name not in c.JupyterHub:
             setattr(c.JupyterHub, name, value)
+    # The Hub would hold the answer to the spawn form back for 10 s: who waits in the queue shall
+    # see the page with the position soon. Not 0: a refusal is then an answer, not a late event.
+    settings = c.JupyterHub.get("tornado_settings")
+    if isinstance(settings, LazyConfigValue):
+        settings = settings.get_value({})
+    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1, **(settings or {})}
 
 
 def _listed(section: Any, name: str) -> list[dict[str, Any]]:
