@@ -250,6 +250,8 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
             # with the result. A launch that cleans up already is not disturbed by it.
             launch.cancel()
             await asyncio.wait([launch], timeout=CANCEL_AGAIN)
+        if not launch.cancelled():
+            launch.exception()  # looked at; it was told to nobody
         if self.object_id:
             # it had come up in the same moment
             await self.stop()
