@@ -35,7 +35,7 @@ SERVICE_SCOPES = ("list:users", "read:users:name", "read:servers", "servers")
 USER_SCOPE = f"access:services!service={SERVICE}"
 
 #: config sections that may hold a profile list
-SPAWNERS = ("GPUDockerSpawner", "GPUSwarmSpawner", "GPUSpawnerMixin")
+SPAWNERS = ("GPUDockerSpawner", "GPUSpawnerMixin")
 
 
 def setup(c: Any) -> None:
