@@ -41,11 +41,16 @@ NEVER = "0001-01-01T00:00:00Z"
 _names = itertools.count(1)
 
 
+def answered(status: int) -> Any:
+    """As much of an HTTP response as docker's errors need."""
+    return SimpleNamespace(status_code=status, url="/containers", reason="")
+
+
 class Gone(docker.errors.NotFound):
     """Docker's 404 for a container."""
 
     def __init__(self, name: str) -> None:
-        super().__init__("404", SimpleNamespace(status_code=404), f"No such container: {name}")
+        super().__init__("404", answered(404), f"No such container: {name}")
 
 
 class Api:
@@ -73,7 +78,7 @@ class Api:
         for key, info in self.containers_by_id.items():
             if info["Name"] == f"/{name}":
                 words = f'The container name "/{name}" is already in use by container {key}'
-                raise docker.errors.APIError("409", SimpleNamespace(status_code=409), words)
+                raise docker.errors.APIError("409", answered(409), words)
         return self.put(name, labels, image=image, **options)
 
     def put(self, name: str, found: Any, state: str = "created", **options: Any) -> dict[str, str]:
@@ -120,7 +125,7 @@ class Api:
     def inspect_image(self, ref: str) -> dict[str, Any]:
         if ref not in self.images:
             words = f"No such image: {ref}"
-            raise docker.errors.ImageNotFound("404", SimpleNamespace(status_code=404), words)
+            raise docker.errors.ImageNotFound("404", answered(404), words)
         return {"Config": {"Cmd": self.images[ref]}}
 
     def create_volume(self, name: str, labels: Any) -> dict[str, Any]:

@@ -1,0 +1,228 @@
+"""A server's state is told truthfully, and its end is read and told once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jupyterhub_gpuspawner.dockerspawner import ADOPTED_PATIENCE
+from jupyterhub_gpuspawner.errors import EngineUnknown
+from tests.unit.hub_fakes import Gone, World, no_waiting, ours, settle, spawner_of
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_waiting(monkeypatch)
+
+
+async def running(**options: Any) -> tuple[World, Any]:
+    """A server that runs, as the Hub has it after its start."""
+    world = World()
+    spawner = spawner_of(world, options)
+    await spawner.run_pre_spawn_hook()
+    await spawner.start()
+    await settle()
+    spawner._spawn_pending = spawner._start_pending = False
+    return world, spawner
+
+
+async def test_who_never_started_is_stopped() -> None:
+    assert await spawner_of(World()).poll() == 0
+
+
+async def test_a_running_server_is_running_with_and_without_the_watch() -> None:
+    world, spawner = await running()
+    assert await spawner.poll() is None
+    world.watch.live[spawner.object_id] = True  # type: ignore[attr-defined]
+    before = len(world.calls)
+    assert await spawner.poll() is None
+    assert len(world.calls) == before
+
+
+async def test_an_engine_that_does_not_answer_says_nothing_about_a_server() -> None:
+    world, spawner = await running()
+    world.engine.down = True
+    assert await spawner.poll() is None
+
+
+@pytest.mark.parametrize("error", [Gone("proxy"), OSError(), KeyError("State"), RuntimeError()])
+async def test_poll_never_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    _, spawner = await running()
+
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(type(spawner), "engine", broken)
+    assert await spawner.poll() is None
+
+
+async def test_a_death_is_read_told_and_kept_for_the_user() -> None:
+    world, spawner = await running()
+    world.api.die(spawner.object_id, 137, oom=True)
+    assert await spawner.poll() == "stopped: out of memory, limit 64 MiB"
+    assert ours(world) == []
+    assert spawner.last_end.log_tail == "its last words"
+    assert world.scheduler.verbs() == ["bind", "running", "ended"]
+    assert world.scheduler.told[-1][2]["reason"] == "out_of_memory"
+    assert await spawner.poll() == 0
+
+
+async def test_a_container_that_somebody_removed_has_vanished() -> None:
+    world, spawner = await running()
+    world.api.containers_by_id.clear()
+    assert "somebody removed it" in str(await spawner.poll())
+    assert world.scheduler.told[-1][2]["reason"] == "vanished"
+
+
+async def test_many_polls_at_once_read_and_tell_one_end() -> None:
+    world, spawner = await running()
+    world.api.die(spawner.object_id, 3)
+    found = await asyncio.gather(*(spawner.poll() for _ in range(5)))
+    assert "stopped unexpectedly (exit code 3)" in found
+    assert None not in found
+    assert spawner.last_end.text == "stopped unexpectedly (exit code 3)"
+    assert world.scheduler.verbs().count("ended") == 1
+
+
+async def test_an_end_is_told_although_the_container_can_not_be_removed() -> None:
+    world, spawner = await running()
+    world.api.die(spawner.object_id, 3)
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise EngineUnknown("device busy")
+
+    world.api.remove_container = busy  # type: ignore[method-assign]
+    assert await spawner.poll() == "stopped unexpectedly (exit code 3)"
+    assert world.scheduler.verbs()[-1] == "ended"
+    assert await spawner.poll() == 0
+
+
+async def test_a_stop_stores_the_intent_first_and_may_be_repeated() -> None:
+    world, spawner = await running()
+    await spawner.stop()
+    await spawner.stop()
+    assert world.scheduler.verbs() == ["bind", "running", "stopping", "ended"]
+    assert [verb for verb, _ in world.api.done[world.scheduler.gone["lease1"] :]] == [
+        "stop",
+        "remove",
+    ]
+    assert spawner.last_end is None
+    assert await spawner.poll() == 0
+
+
+async def test_stops_and_polls_at_once_are_one_stop() -> None:
+    world, spawner = await running()
+    *_, first, second = await asyncio.gather(
+        spawner.stop(), spawner.stop(), spawner.poll(), spawner.poll()
+    )
+    assert (first, second) == (None, None)
+    assert world.scheduler.verbs().count("ended") == 1
+    assert spawner.last_end is None
+
+
+async def test_a_stop_that_is_cancelled_goes_on() -> None:
+    world, spawner = await running()
+    stop = asyncio.ensure_future(spawner.stop())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    stop.cancel()
+    await settle()
+    assert stop.cancelled()
+    assert ours(world) == []
+
+
+async def test_a_stop_works_while_the_scheduler_is_down() -> None:
+    world, spawner = await running()
+    world.scheduler.down = True
+    await spawner.stop()
+    assert ours(world) == []
+
+
+async def test_a_stop_that_failed_can_be_made_again() -> None:
+    world, spawner = await running()
+    world.engine.down = True
+    with pytest.raises(EngineUnknown):
+        await spawner.stop()
+    assert await spawner.poll() is None
+    world.engine.down = False
+    await spawner.stop()
+    assert ours(world) == []
+
+
+async def test_an_abandoned_start_that_could_not_be_stopped_can_be_stopped_later() -> None:
+    world, spawner = await running()
+
+    async def fails() -> None:
+        raise EngineUnknown("no answer")
+
+    spawner._abandoned = spawner.own(fails())
+    await spawner.stop()
+    assert ours(world) == []
+
+
+async def test_an_event_tells_the_hub_once_and_only_when_it_listens() -> None:
+    world, spawner = await running()
+    heard: list[Any] = []
+    spawner._spawn_pending = True
+    spawner._spawn_future = asyncio.get_running_loop().create_future()
+    world.api.die(spawner.object_id, 3)
+    follower = world.watch.followers[spawner.object_id]  # type: ignore[attr-defined]
+    telling = asyncio.ensure_future(follower())
+    for _ in range(30):
+        await asyncio.sleep(0)
+    assert ours(world) == []  # read and removed at once
+    assert not telling.done()
+    spawner.add_poll_callback(heard.append, "ended")  # the Hub does it last in a start
+    spawner._spawn_pending = False
+    spawner._spawn_future.set_result(None)
+    await telling
+    assert heard == ["ended"]
+    assert world.watch.followers == {}  # type: ignore[attr-defined]
+
+
+async def test_a_server_found_again_after_a_restart_of_the_hub_is_followed() -> None:
+    world, spawner = await running()
+    state = spawner.get_state()
+    world.watch.followers.clear()  # type: ignore[attr-defined]
+    world.watch.live[spawner.object_id] = True  # type: ignore[attr-defined]
+    spawner.load_state(state)
+    assert await spawner.poll() is None
+    assert spawner.object_id in world.watch.followers  # type: ignore[attr-defined]
+
+
+async def test_a_hub_that_died_in_mid_start_finds_the_running_container_by_its_name() -> None:
+    world, spawner = await running()
+    key = spawner.object_id
+    patience = spawner.http_timeout
+    spawner.clear_state()
+    assert await spawner.poll() == 0
+    spawner._check_pending = True
+    assert await spawner.poll() is None
+    assert (spawner.object_id, spawner.lease_id) == (key, "lease1")
+    assert spawner.http_timeout == ADOPTED_PATIENCE
+    spawner._check_pending = False
+    spawner.clear_state()
+    assert spawner.http_timeout == patience
+
+
+async def test_a_foreign_container_of_that_name_is_not_found_again() -> None:
+    world = World()
+    spawner = spawner_of(world)
+    world.api.put(spawner.object_name, {"theirs": "1"}, "running")
+    spawner._check_pending = True
+    assert await spawner.poll() == 0
+
+
+async def test_the_address_never_raises() -> None:
+    world, spawner = await running()
+    known = spawner.server.url
+    assert await spawner.get_url() == f"http://127.0.0.1:{spawner.port}"
+    info = world.api.find(spawner.object_id)
+    info["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] = ""
+    assert await spawner.get_url() == known
+    world.engine.down = True
+    assert await spawner.get_url() == known
+    spawner.forget_server()
+    assert await spawner.get_url() == ""
