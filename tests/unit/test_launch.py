@@ -123,7 +123,7 @@ async def test_a_start_that_is_cancelled_while_the_scheduler_is_silent_leaves_no
     await spawner.run_pre_spawn_hook()
     world.scheduler.down = True
     start = asyncio.ensure_future(spawner.start())
-    while not world.api.done:
+    while not world.api.done:  # noqa: ASYNC110 - as short as it gets
         await asyncio.sleep(0)
     for _ in range(5):
         await asyncio.sleep(0)

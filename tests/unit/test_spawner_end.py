@@ -193,7 +193,7 @@ async def test_a_server_found_again_after_a_restart_of_the_hub_is_followed() -> 
 
 
 async def test_a_hub_that_died_in_mid_start_finds_the_running_container_by_its_name() -> None:
-    world, spawner = await running()
+    _, spawner = await running()
     key = spawner.object_id
     patience = spawner.http_timeout
     spawner.clear_state()
