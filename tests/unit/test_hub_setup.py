@@ -13,6 +13,7 @@ from traitlets.config import Config
 
 from jupyterhub_gpuspawner.errors import ConfigError
 from jupyterhub_gpuspawner.hub import SERVICE, SERVICE_SCOPES, USER_SCOPE, setup
+from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 
 
 @pytest.fixture
