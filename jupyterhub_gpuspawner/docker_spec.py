@@ -18,6 +18,8 @@ from .engine import devices, limits, volumes
 from .engine.containers import ContainerSpec
 from .engine.labels import Identity, server_labels
 from .engine.limits import ResourceLimits
+from .limit_traits import LIMIT_TRAITS
+from .profiles import ResolvedProfile
 
 #: what extra options of the configuration can't say: it is said elsewhere
 _OURS = ("name", "image", "host_config")
@@ -165,3 +167,13 @@ def _environment(spawner: Any, env: dict[str, Any], granted: Granted) -> dict[st
     if removed:
         spawner.log.warning("%s: dropped from the environment: %s", spawner._log_name, removed)
     return {**allowed, **devices.environment(granted.devices, granted.injection)}
+
+
+def limits_of(resolved: ResolvedProfile) -> ResourceLimits:
+    """What the kernel shall enforce for a resolved profile. ConfigError for nonsense.
+
+    A CPU guarantee is no limit: Docker has nothing that keeps it.
+    """
+    names = [name for name in LIMIT_TRAITS if name != "cpu_guarantee"]
+    values = {name: getattr(resolved, name) for name in names}
+    return limits.parse_limits({name: v for name, v in values.items() if v is not None})

@@ -17,16 +17,15 @@ import docker.errors
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, Unicode, default, observe, validate
 
-from .docker_spec import image_command
+from .docker_spec import image_command, limits_of
 from .ending import Ending
 from .engine import containers, volumes
-from .engine.limits import ResourceLimits, parse_limits
+from .engine.limits import ResourceLimits
 from .engine.observe import observe as look_at
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch, Follower
 from .errors import EngineError, GPUSpawnerError, ImageMissing
 from .launch import Launch
-from .limit_traits import LIMIT_TRAITS
 from .profiles import ResolvedProfile
 from .refusal import refusal
 from .spawner import GPUSpawnerMixin
@@ -191,7 +190,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
 
     async def prepare(self, resolved: ResolvedProfile) -> None:
         """Check the limits, and have the image on the engine before a GPU is taken."""
-        self.kernel_limits = _limits_of(resolved)
+        self.kernel_limits = limits_of(resolved)
         self._image_command = None
         policy = self.pull_policy.lower()
         if policy == "skip":
@@ -399,9 +398,3 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         super().clear_state()
         self.object_id = ""
         self._saved_ledger = ""
-
-
-def _limits_of(resolved: ResolvedProfile) -> ResourceLimits:
-    names = [name for name in LIMIT_TRAITS if name != "cpu_guarantee"]
-    values = {name: getattr(resolved, name) for name in names}
-    return parse_limits({name: value for name, value in values.items() if value is not None})

@@ -9,6 +9,7 @@ one second.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -39,6 +40,8 @@ LOOK_PAUSE, RARE_LOOK_PAUSE = 1.0, 10.0
 #: seconds between two tries to record the container, first and at most
 BIND_FIRST, BIND_MOST = 0.2, 2.0
 
+_turns: dict[tuple[int, int], asyncio.Semaphore] = {}
+
 
 class Launch:
     """A start in progress.
@@ -64,15 +67,19 @@ class Launch:
         """Returns the server's URL. Whatever goes wrong, nothing of the start stays."""
         spawner = self._spawner
         try:
-            spawner.say(40, "Creating the container")
-            spec = await build_spec(spawner, self._granted, spawner.kernel_limits)
-            # from here on it is found by its name, should we not learn its id
-            container_id = await self._create(spec)
-            spawner.object_id = container_id
-            await self._bind(container_id)
-            spawner.say(60, "Starting the server")
-            self._watch(container_id)
-            await spawner.engine(_start_new, container_id)
+            turn = _turn(spawner)
+            if turn.locked():
+                spawner.say(35, "Other servers start at the moment, yours is next")
+            async with turn:
+                spawner.say(40, "Creating the container")
+                spec = await build_spec(spawner, self._granted, spawner.kernel_limits)
+                # from here on it is found by its name, should we not learn its id
+                container_id = await self._create(spec)
+                spawner.object_id = container_id
+                await self._bind(container_id)
+                spawner.say(60, "Starting the server")
+                self._watch(container_id)
+                await spawner.engine(_start_new, container_id)
             spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
             url = await self._wait_until_up(container_id)
         except BaseException as error:
@@ -176,6 +183,19 @@ class Launch:
             self._log.warning("%s: left to the scheduler: %s", self._name, failed)
         spawner.object_id = ""
         await spawner.hint(tell_ended(spawner.scheduler, lease, reason, note, self._report))
+
+
+def _turn(spawner: Any) -> asyncio.Semaphore:
+    """Limits how many containers are made and started at the same time.
+
+    An engine that starts twenty at once has all of them ready at the end; one that starts as
+    many as it has cores has the first ready at once, and the last no later. The engine's cores
+    are taken to be as many as the Hub's.
+    """
+    key = (id(asyncio.get_running_loop()), id(spawner.pool))
+    if key not in _turns:
+        _turns[key] = asyncio.Semaphore(min(spawner.engine_threads, max(2, os.cpu_count() or 2)))
+    return _turns[key]
 
 
 def _start_new(client: docker.DockerClient, container_id: str) -> None:
