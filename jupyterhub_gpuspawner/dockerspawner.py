@@ -56,7 +56,8 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         Calls to Docker at the same time, for all users together.
 
         A whole number of threads, each with a connection of its own; calls for one server never
-        overlap. More helps when many servers start at once, as far as the engine keeps up.
+        overlap. More helps when many servers start at once, as far as the engine keeps up. Of
+        them as many as the Hub's machine has cores (at least two) may make and start containers.
 
         .. versionadded:: 0.1
         """,

@@ -69,7 +69,7 @@ class Launch:
         try:
             turn = _turn(spawner)
             if turn.locked():
-                spawner.say(35, "Other servers start at the moment, yours is next")
+                spawner.say(35, "Other servers start at the moment; yours follows")
             async with turn:
                 spawner.say(40, "Creating the container")
                 spec = await build_spec(spawner, self._granted, spawner.kernel_limits)
