@@ -14,16 +14,15 @@ from typing import Any, TypeVar
 from docker.types import DeviceRequest
 
 from ..errors import DeviceMissing
+from ..protected import is_protected
 from ..scheduler.models import Device, Injection, Mode
 
 __all__ = [
     "CDI_KIND",
     "MARKER_DIR",
-    "PROTECTED_ENV",
     "Injection",
     "environment",
     "host_config",
-    "is_protected",
     "marker_path",
     "merge_binds",
     "strip_protected",
@@ -34,10 +33,6 @@ CDI_KIND = "nvidia.com/gpu"
 
 #: where a simulated device shows in a container, one file each
 MARKER_DIR = "/run/gpus"
-
-#: environment variables that decide which GPUs a process gets: neither a user nor a profile
-#: may set them. Entries that end in ``_`` are prefixes.
-PROTECTED_ENV = ("NVIDIA_", "CUDA_MPS_", "DOCKER_RESOURCE_", "CUDA_VISIBLE_DEVICES")
 
 #: the driver parts a notebook needs: CUDA and nvidia-smi. Display and graphics stay out.
 CAPABILITIES = (("gpu", "utility", "compute"),)
@@ -97,14 +92,6 @@ def environment(devices: Sequence[Device], injection: Injection) -> dict[str, st
     if ids:
         variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     return variables
-
-
-def is_protected(name: str) -> bool:
-    """Whether nobody but us may set this environment variable."""
-    return any(
-        name.startswith(entry) if entry.endswith("_") else name.partition("=")[0] == entry
-        for entry in PROTECTED_ENV
-    )
 
 
 def strip_protected(env: Mapping[str, _Value]) -> tuple[dict[str, _Value], tuple[str, ...]]:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from ..protected import is_protected
 from ..scheduler.models import Mode
 from ..units import parse_duration, parse_memory
 
@@ -35,12 +36,6 @@ ULIMITS = frozenset(
         *("nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
     )
 )
-
-
-def is_protected(name: str) -> bool:
-    """Whether an environment variable decides which GPUs a container gets."""
-    upper = name.upper()
-    return upper.startswith(("NVIDIA_", "DOCKER_RESOURCE_")) or upper == "CUDA_VISIBLE_DEVICES"
 
 
 def _count(value: object) -> int:

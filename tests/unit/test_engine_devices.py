@@ -10,6 +10,7 @@ import pytest
 from jupyterhub_gpuspawner.engine import devices
 from jupyterhub_gpuspawner.engine.devices import Injection
 from jupyterhub_gpuspawner.errors import DeviceMissing
+from jupyterhub_gpuspawner.protected import is_protected
 from jupyterhub_gpuspawner.scheduler import models
 from jupyterhub_gpuspawner.scheduler.models import Device, Mode
 
@@ -148,7 +149,7 @@ def test_a_mig_instance_and_its_gpu_never_share_a_container() -> None:
     ],
 )
 def test_variables_that_choose_devices_are_protected(name: str, protected: bool) -> None:
-    assert devices.is_protected(name) is protected
+    assert is_protected(name) is protected
 
 
 def test_stripping_tells_what_it_took_away() -> None:

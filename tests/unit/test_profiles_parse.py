@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from jupyterhub_gpuspawner.errors import ConfigError
 from jupyterhub_gpuspawner.profiles import DEFAULT_PROFILE_LIST, parse_profiles
-from jupyterhub_gpuspawner.profiles.fields import is_protected
 from jupyterhub_gpuspawner.profiles.models import slugify
 
 
@@ -338,15 +337,7 @@ def test_the_engine_takes_every_limit_that_a_profile_may_have(words):
     limits.parse_limits({name: value for name, value in values.items() if value is not None})
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("jupyterhub_gpuspawner.engine.devices") is None,
-    reason="engine.devices is not there",
-)
-@pytest.mark.parametrize(
-    "name",
-    ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_X", "CUDA_VISIBLE_DEVICES", "DOCKER_RESOURCE_GPU", "LANG"],
-)
-def test_profiles_and_the_engine_protect_the_same_variables(name):
-    from jupyterhub_gpuspawner.engine import devices
-
-    assert is_protected(name) == devices.is_protected(name)
+@pytest.mark.parametrize("name", ["NVIDIA_X", "CUDA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY"])
+def test_a_profile_may_not_set_what_chooses_gpus(name):
+    with pytest.raises(ConfigError, match=name):
+        parse_profiles([{"display_name": "x", "spawner_override": {"environment": {name: "1"}}}])
