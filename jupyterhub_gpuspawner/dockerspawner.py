@@ -303,8 +303,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
             self.follow(container_id)
         return None
 
-    def _is_ending(self) -> bool:
-        """Whether a stop or a clean-up is at work, so that nothing can be said yet."""
+    def _is_ending(self) -> bool:  # a stop or a clean-up is at work: nothing can be said yet
         return self.ending.stopping or (self._abandoned is not None and not self._abandoned.done())
 
     async def _find_again(self) -> bool:

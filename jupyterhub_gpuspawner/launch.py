@@ -13,6 +13,7 @@ import os
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import docker
 import docker.errors
@@ -40,7 +41,8 @@ LOOK_PAUSE, RARE_LOOK_PAUSE = 1.0, 10.0
 #: seconds between two tries to record the container, first and at most
 BIND_FIRST, BIND_MOST = 0.2, 2.0
 
-_turns: dict[tuple[int, int], asyncio.Semaphore] = {}
+#: by pool, not by its id: ids are used again
+_turns: WeakKeyDictionary[Any, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class Launch:
@@ -192,10 +194,10 @@ def _turn(spawner: Any) -> asyncio.Semaphore:
     many as it has cores has the first ready at once, and the last no later. The engine's cores
     are taken to be as many as the Hub's.
     """
-    key = (id(asyncio.get_running_loop()), id(spawner.pool))
-    if key not in _turns:
-        _turns[key] = asyncio.Semaphore(min(spawner.engine_threads, max(2, os.cpu_count() or 2)))
-    return _turns[key]
+    pool = spawner.pool
+    if pool not in _turns:
+        _turns[pool] = asyncio.Semaphore(min(spawner.engine_threads, max(2, os.cpu_count() or 2)))
+    return _turns[pool]
 
 
 def _start_new(client: docker.DockerClient, container_id: str) -> None:
