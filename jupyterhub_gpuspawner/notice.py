@@ -8,6 +8,9 @@ from typing import Any
 
 from .units import format_memory
 
+#: exit code of what was killed with SIGKILL, as the kernel does for memory
+KILLED = 137
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LastEnd:
@@ -33,11 +36,14 @@ class LastEnd:
 def describe(*, exit_code: int | None, oom: bool, memory: int | None) -> str:
     """``stopped: out of memory, limit 8 GiB`` and its kind.
 
-    ``memory``: the limit in bytes, None = unknown or none.
+    ``memory``: the limit in bytes, None = unknown or none. ``oom`` is Docker's mark that the
+    kernel killed some process of the container, perhaps long before it ended.
     """
-    if oom:
-        limit = f", limit {format_memory(memory)}" if memory else ""
+    limit = f", limit {format_memory(memory)}" if memory else ""
+    if oom and exit_code in (None, KILLED):
         return f"stopped: out of memory{limit}"
+    if oom:
+        return f"stopped (exit code {exit_code}); before that a process ran out of memory{limit}"
     if exit_code is None:
         return "stopped: the container is gone; somebody removed it"
     if exit_code == 0:

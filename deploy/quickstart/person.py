@@ -138,6 +138,10 @@ class Person:
 
     # -- the server ------------------------------------------------------------------------
 
+    def page(self, path: str) -> str:
+        """The text of a page of the Hub or of one of its services, e.g. ``/services/gpus/``."""
+        return self._get(path).text
+
     def visit(self, path: str, server: str = "") -> requests.Response:
         """GET a page of the person's own server, whatever it answers."""
         root = f"/user/{quote(self.name)}/" + (f"{quote(server)}/" if server else "")

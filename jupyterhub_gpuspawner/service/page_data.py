@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,18 @@ class Viewer:
     admin: bool = False
 
 
-def page_data(state: SchedulerState, viewer: Viewer) -> dict[str, Any]:
-    """Devices, nodes, leases and queue; others' names only for admins."""
+def page_data(
+    state: SchedulerState, viewer: Viewer, starved: Collection[str] = ()
+) -> dict[str, Any]:
+    """Devices, nodes, leases and queue; others' names only for admins.
+
+    ``starved``: ids of containers in which the kernel killed a process for memory.
+    """
     return {
         "nodes": [_node(state, name) for name in sorted(state.tables.nodes)],
         "devices": [_device(state, device, viewer) for device in devices_of(state)],
         "leases": [
-            _lease(state, lease)
+            _lease(state, lease, starved)
             for lease in sorted(state.tables.leases.values(), key=lambda lease: lease.granted_at)
             if may_see(viewer, lease.key.hub, lease.key.user)
         ],
@@ -66,7 +72,7 @@ def _node(state: SchedulerState, name: str) -> dict[str, Any]:
     return {**row, "explanation": "" if reason is None else REASONS[Reason(reason)]}
 
 
-def _lease(state: SchedulerState, lease: Lease) -> dict[str, Any]:
+def _lease(state: SchedulerState, lease: Lease, starved: Collection[str]) -> dict[str, Any]:
     return {
         "server": str(lease.key),
         "profile": lease.profile,
@@ -82,6 +88,7 @@ def _lease(state: SchedulerState, lease: Lease) -> dict[str, Any]:
         "cpu": lease.request.cpu,
         "state": lease.state.value,
         "uncertain": lease.uncertain,
+        "starved": lease.container_id in starved,
         "granted_at": lease.granted_at,
         "ends_at": lease.ends_at,
     }

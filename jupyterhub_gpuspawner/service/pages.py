@@ -93,7 +93,9 @@ class GPUsPage(HubPage):
         status = self.desk.status()
         data = None
         try:
-            read = self.desk.read(lambda state: page_data(state, viewer))
+            reconciler = self.desk.reconciler
+            starved = reconciler.starved if reconciler is not None else ()
+            read = self.desk.read(lambda state: page_data(state, viewer, starved))
             data = await asyncio.wait_for(read, READ_LIMIT)
         except (LedgerError, asyncio.TimeoutError):
             pass  # the page says the phase and the reason

@@ -159,6 +159,11 @@ def of_stray(container: Observation, view: View) -> Iterable[Step]:
         )
 
 
+def starved(seen: Iterable[Observation]) -> frozenset[str]:
+    """Containers that live on after the kernel killed a process of theirs for memory."""
+    return frozenset(one.container_id for one in seen if one.live and one.oom)
+
+
 def ending(container: Observation) -> tuple[Reason, str]:
     """Why a container ended, for the lease, and in words."""
     if container.oom:

@@ -78,6 +78,8 @@ class Reconciler:
         self._clock = clock
         #: ids of our containers that were seen last; the device source asks for them
         self.containers: frozenset[str] = frozenset()
+        #: ids of running containers in which the kernel killed a process for memory
+        self.starved: frozenset[str] = frozenset()
         #: why nothing can be granted on the node; None = all is well
         self.trouble: tuple[Reason, str] | None = (Reason.SCHEDULER_STARTING, "")
         #: called when ``trouble`` changes
@@ -211,6 +213,7 @@ class Reconciler:
         info, version = await self._engine.claim()
         seen = await self._engine.look()
         self.containers = frozenset(container.container_id for container in seen.ours)
+        self.starved = reconcile.starved(seen.ours)
         self._note_ends(seen.ours)
         await self._report(info, version, seen)
         adopted = await self._act(seen.ours, None)
@@ -228,6 +231,7 @@ class Reconciler:
         seen = [await self._engine.look_at(container_id) for container_id in sorted(ids)]
         found = tuple(container for container in seen if container is not None)
         self.containers |= {container.container_id for container in found}
+        self.starved = self.starved - set(ids) | reconcile.starved(found)
         self._note_ends(found, only=set(ids))
         await self._act(found, frozenset(ids))
 

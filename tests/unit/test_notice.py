@@ -12,6 +12,12 @@ from jupyterhub_gpuspawner.notice import LastEnd, describe, with_notice
     [
         (137, True, 8 * 2**30, "stopped: out of memory, limit 8 GiB"),
         (137, True, None, "stopped: out of memory"),
+        (
+            1,
+            True,
+            2**30,
+            "stopped (exit code 1); before that a process ran out of memory, limit 1 GiB",
+        ),
         (None, False, 2**30, "stopped: the container is gone; somebody removed it"),
         (0, False, 2**30, "stopped by itself (exit code 0)"),
         (3, False, None, "stopped unexpectedly (exit code 3)"),
