@@ -131,6 +131,21 @@ def start(person: Person, profile: str = "gpu", server: str = "") -> list[str]:
     return person.wait(server, limit=60)
 
 
+def line_up(person: Person, profile: str) -> tuple[str, Iterator[dict[str, Any]]]:
+    """Choose a profile that has to wait; what the person reads about it, and what follows."""
+    assert person.ask({"profile": profile}).status_code == 200
+    events = person.progress(limit=60)
+    for event in events:
+        if "position" in event["message"]:
+            return event["message"], events
+    raise AssertionError(f"{person.name} did not have to wait")
+
+
+def is_ready(events: Iterator[dict[str, Any]]) -> bool:
+    """Whether what follows ends with a server that is ready."""
+    return any(event.get("ready") for event in events)
+
+
 def plain(page: str) -> str:
     """The text of a page, without its markup, scripts and blank lines."""
     text = re.sub(r"(?s)<script.*?</script>|<style.*?</style>|<[^>]*>", " ", page)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Any
-
 import pytest
 
 from deploy.quickstart.trial import wait_for
 from jupyterhub_gpuspawner.engine import labels
 
-from .conftest import container_of, containers_of, facts, server_of, start
+from .conftest import container_of, containers_of, facts, is_ready, line_up, server_of, start
 
 
 def test_two_users_get_different_gpus_as_the_engine_injected_them(hub, somebody, docker_client):
@@ -36,22 +33,13 @@ def test_a_server_without_gpu_sees_none_and_can_not_ask_for_more(hub, somebody, 
 def test_the_next_one_waits_sees_the_place_and_is_granted(hub, somebody, docker_client):
     alice, bob, carol = somebody("alice"), somebody("bob"), somebody("carol")
     start(alice, "gpu2")
-    answers: dict[str, list[str]] = {}
-
-    def ask(person: Any) -> None:
-        answers[person.name] = start(person)
-
-    threads = []
-    for place, person in enumerate((bob, carol), start=1):
-        thread = threading.Thread(target=ask, args=(person,))
-        thread.start()
-        threads.append(thread)
-        wait_for("the queue", 20, lambda place=place: hub.summary()["queue"] == place)
+    first, bobs = line_up(bob, "gpu")
+    second, carols = line_up(carol, "gpu")
+    assert "position 1" in first
+    assert "position 2" in second
     alice.stop()
-    for thread in threads:
-        thread.join(60)
-    assert any("position 1" in message for message in answers[bob.name])
-    assert any("position 2" in message for message in answers[carol.name])
+    assert is_ready(bobs)
+    assert is_ready(carols)
     assert len(facts(hub, carol, docker_client)["gpus"]) == 1
 
 
@@ -78,17 +66,11 @@ def test_the_kernel_has_the_limits_of_the_profile(hub, somebody, docker_client):
 def test_a_server_waits_while_the_machines_memory_is_promised_to_others(hub, somebody):
     alice, bob = somebody("alice"), somebody("bob")
     start(alice, "half")
-    said = []
-
-    def ask() -> None:
-        said.extend(start(bob, "half"))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    wait_for("the queue", 20, lambda: hub.summary()["queue"] == 1)
+    line, events = line_up(bob, "half")
+    assert "position 1" in line
+    assert "memory" in line
     alice.stop()
-    thread.join(60)
-    assert any("position 1" in line and "memory" in line for line in said), said
+    assert is_ready(events)
 
 
 def test_a_server_that_dies_at_once_says_why_and_gives_the_gpu_back(hub, somebody, docker_client):
@@ -123,6 +105,19 @@ def test_a_server_above_its_memory_limit_is_killed_and_told_why(hub, somebody, d
     wait_for("the end", 10, lambda: server_of(alice) is None)
     wait_for("free GPUs", 10, lambda: not hub.busy())
     assert "out of memory, limit 64 MiB" in alice.form()
+
+
+def test_a_process_killed_for_memory_in_a_server_that_lives_on_is_told(
+    hub, somebody, docker_client
+):
+    alice = somebody("alice")
+    start(alice)
+    hungry = "x = bytearray(200 << 20)"
+    killed, _ = container_of(docker_client, alice).exec_run(["python3", "-c", hungry])
+    assert killed == 137
+    told = "A process was killed: out of memory, limit 64 MiB"
+    wait_for("the page", 10, lambda: told in alice.page("/services/gpus/"))
+    assert server_of(alice)["ready"]
 
 
 def test_a_container_removed_behind_the_hubs_back_frees_its_gpu(hub, somebody, docker_client):
