@@ -56,11 +56,19 @@ def missing() -> str | None:
 
 
 def mirror() -> str:
-    return os.environ.get("DEBIAN_MIRROR") or "http://deb.debian.org/debian"
+    """Where Debian's packages come from; empty = debootstrap's own default."""
+    return os.environ.get("DEBIAN_MIRROR", "")
 
 
-def _security_mirror() -> str:
-    return os.environ.get("DEBIAN_SECURITY_MIRROR") or "http://deb.debian.org/debian-security"
+def _sources(bootstrapped: str) -> str:
+    """A ``sources.list`` with updates and security, from the one that debootstrap wrote."""
+    main = mirror() or bootstrapped.split()[1].rstrip("/")
+    security = os.environ.get("DEBIAN_SECURITY_MIRROR") or f"{main}-security"
+    return (
+        f"deb {main} {BASE_SUITE} main\n"
+        f"deb {main} {BASE_SUITE}-updates main\n"
+        f"deb {security} {BASE_SUITE}-security main\n"
+    )
 
 
 def proxies() -> dict[str, str]:
@@ -105,7 +113,7 @@ def _debootstrap(suite: str, target: Path, include: tuple[str, ...] = ()) -> Non
         ).returncode
     if code != 0:
         tail = log.read_text(errors="replace").splitlines()[-3:]
-        raise RuntimeError(f"debootstrap {suite} from {mirror()} failed: {' | '.join(tail)}")
+        raise RuntimeError(f"debootstrap {suite} failed: {' | '.join(tail)}")
 
 
 def _clean(root: Path) -> None:
@@ -146,11 +154,8 @@ def ensure_base_tar() -> Path:
         root.parent.mkdir(parents=True, exist_ok=True)
         _debootstrap(BASE_SUITE, root)
         _clean(root)
-        (root / "etc/apt/sources.list").write_text(
-            f"deb {mirror()} {BASE_SUITE} main\n"
-            f"deb {mirror()} {BASE_SUITE}-updates main\n"
-            f"deb {_security_mirror()} {BASE_SUITE}-security main\n"
-        )
+        sources = root / "etc/apt/sources.list"
+        sources.write_text(_sources(sources.read_text()))
         packed = tar.with_suffix(".tar.partial")
         subprocess.run(["tar", "--numeric-owner", "-C", root, "-cf", packed, "."], check=True)
         shutil.rmtree(root)
