@@ -17,14 +17,6 @@ import yaml
 
 from ..errors import DiscoveryError
 
-#: vendor and class of every GPU we give out, real or simulated
-KIND = "nvidia.com/gpu"
-
-
-def qualified(device_id: str) -> str:
-    """``nvidia.com/gpu=GPU-…`` for a device id."""
-    return f"{KIND}={device_id}"
-
 
 def names_in(directories: Iterable[Path | str], without: Path | None = None) -> frozenset[str]:
     """Fully qualified names that the spec files in ``directories`` define, ``without`` one.

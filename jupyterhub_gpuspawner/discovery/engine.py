@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..device_names import CDI_KIND, qualified
 from ..scheduler.models import Device, Injection
-from . import cdi
 
 #: the first API version whose ``/info`` has ``DiscoveredDevices``
 _LISTS_DEVICES = (1, 50)
@@ -89,7 +89,7 @@ def plan(
     are known; else the NVIDIA runtime; else those that CDI knows, and the others are problems.
     """
     names = set(engine.cdi_devices if engine.cdi_devices is not None else local_names)
-    known = {device.id for device in devices if engine.cdi and cdi.qualified(device.id) in names}
+    known = {device.id for device in devices if engine.cdi and qualified(device.id) in names}
     injections: dict[str, Injection] = {}
     problems: dict[str, str] = {}
     simulated = [device.id for device in devices if device.simulated]
@@ -116,7 +116,7 @@ def _problem(device_id: str, engine: Capabilities, names: Collection[str]) -> st
             what + "it has no NVIDIA runtime and CDI is off. Install nvidia-container-toolkit, "
             "then run 'nvidia-ctk runtime configure --runtime=docker' and restart Docker"
         )
-    if any(name.startswith(f"{cdi.KIND}=") for name in names):
+    if any(name.startswith(f"{CDI_KIND}=") for name in names):
         return what + f"CDI knows other GPUs, but not this UUID. Run {generate}"
     return (
         what + "CDI is on, but no spec names an NVIDIA GPU. "

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..device_names import CDI_KIND, marker_path, qualified
 from ..errors import ConfigError, DiscoveryError
 from ..scheduler.models import Device, DeviceStatus
 from . import cdi
@@ -20,8 +21,6 @@ from .facts import NodeFacts, read_node
 
 #: what all ids begin with, so that nobody takes one for a real GPU
 PREFIX = "SIMULATED-"
-#: directory of the marker files inside a container
-MARKER_DIR = "/run/gpus"
 DEFAULT_MODEL = "SIMULATED GPU"
 DEFAULT_MEMORY = 16 * 1024**3
 
@@ -69,7 +68,7 @@ def cdi_spec(devices: Sequence[Device]) -> dict[str, Any]:
         raise ValueError(f"not simulated: {', '.join(real)}")
     return {
         "cdiVersion": "0.5.0",
-        "kind": cdi.KIND,
+        "kind": CDI_KIND,
         "devices": [{"name": device.id, "containerEdits": _edits(device)} for device in devices],
     }
 
@@ -80,7 +79,7 @@ def _edits(device: Device) -> dict[str, Any]:
         "mounts": [
             {
                 "hostPath": "/dev/null",
-                "containerPath": f"{MARKER_DIR}/{device.id}",
+                "containerPath": marker_path(device.id),
                 "options": ["bind", "ro", "nosuid", "noexec"],
             }
         ],
@@ -134,7 +133,7 @@ class SimulatedSource:
             define some of the devices.
         """
         path = self.cdi_path(directory)
-        names = {cdi.qualified(device.id) for device in self.devices}
+        names = {qualified(device.id) for device in self.devices}
         elsewhere = names & cdi.names_in([directory], without=path)
         if elsewhere == names:
             return False

@@ -13,26 +13,18 @@ from typing import Any, TypeVar
 
 from docker.types import DeviceRequest
 
+from ..device_names import marker_path, qualified
 from ..errors import DeviceMissing
 from ..protected import is_protected
 from ..scheduler.models import Device, Injection, Mode
 
 __all__ = [
-    "CDI_KIND",
-    "MARKER_DIR",
     "Injection",
     "environment",
     "host_config",
-    "marker_path",
     "merge_binds",
     "strip_protected",
 ]
-
-#: CDI vendor and class under which NVIDIA's toolkit, and our simulated spec, list devices
-CDI_KIND = "nvidia.com/gpu"
-
-#: where a simulated device shows in a container, one file each
-MARKER_DIR = "/run/gpus"
 
 #: the driver parts a notebook needs: CUDA and nvidia-smi. Display and graphics stay out.
 CAPABILITIES = (("gpu", "utility", "compute"),)
@@ -62,7 +54,7 @@ def host_config(devices: Sequence[Device], injection: Injection) -> dict[str, An
     requests: list[DeviceRequest] = []
     binds: list[str] = []
     if ids and injection is Injection.CDI:
-        names = [f"{CDI_KIND}={device}" for device in ids]
+        names = [qualified(device) for device in ids]
         requests.append(DeviceRequest(driver="cdi", device_ids=names))
     elif ids and injection is Injection.NVIDIA:
         capabilities = [list(group) for group in CAPABILITIES]
@@ -98,11 +90,6 @@ def strip_protected(env: Mapping[str, _Value]) -> tuple[dict[str, _Value], tuple
     """Split off protected variables: (what may stay, sorted names that may not)."""
     allowed = {name: value for name, value in env.items() if not is_protected(name)}
     return allowed, tuple(sorted(name for name in env if name not in allowed))
-
-
-def marker_path(device_id: str) -> str:
-    """Return the path in the container that shows a simulated device."""
-    return f"{MARKER_DIR}/{device_id}"
 
 
 def merge_binds(

@@ -16,9 +16,9 @@ from typing import Any, cast
 import docker
 import docker.errors
 
+from ..device_names import CDI_KIND, MARKER_DIR
 from ..errors import EngineUnknown
 from . import labels
-from .devices import CDI_KIND, MARKER_DIR
 from .faults import explain, says_gone
 from .labels import Identity, Kind
 

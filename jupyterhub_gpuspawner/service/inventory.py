@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import units
+from ..device_names import qualified
 from ..discovery import cdi
 from ..discovery.auto import AutoSource
 from ..discovery.base import Report, Source, Usage
@@ -142,7 +143,7 @@ class Inventory:
             return cdi.names_in(folders)
         # a name that two files define is one that the engine can't resolve
         names = cdi.names_in(folders, without=simulated.cdi_path(folders[0]))
-        own = frozenset(cdi.qualified(device.id) for device in simulated.devices)
+        own = frozenset(qualified(device.id) for device in simulated.devices)
         if own <= names or self._write_simulated(simulated, folders[0]):
             return names | own
         return names

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from docker.types import DeviceRequest
 
+from jupyterhub_gpuspawner.device_names import qualified
 from jupyterhub_gpuspawner.discovery import cdi
 from jupyterhub_gpuspawner.discovery.cgroups import container_ids
 from jupyterhub_gpuspawner.discovery.engine import capabilities, plan
@@ -51,7 +52,7 @@ def test_the_engine_injects_simulated_devices_from_the_spec_we_write(
     source = SimulatedSource(3, "discovery-test")
     assert source.write_cdi_spec(spec_dir) is True
     wanted = [device.id for device in source.devices[1:]]
-    request = DeviceRequest(driver="cdi", device_ids=[cdi.qualified(id) for id in wanted])
+    request = DeviceRequest(driver="cdi", device_ids=[qualified(id) for id in wanted])
     container = run_container(
         stub_image,
         ["ls", "-1", "/run/gpus", "/dev/nvidia1", "/dev/nvidia2"],
