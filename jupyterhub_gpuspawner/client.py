@@ -122,14 +122,17 @@ class SchedulerClient:
         """Put ``ask`` in line; yield what changes until it is granted.
 
         Closing the generator closes the connection: it leaves the line without a word (see
-        ``detach_grace``). Raises ``RefusedError`` where waiting would not help.
+        ``detach_grace``). Raises ``RefusedError`` where waiting would not help, and where the
+        user asks too often.
         """
         delay = RETRY_FIRST
+        in_line = False
         while True:
             try:
                 async with aclosing(self._stream(ask)) as events:
                     async for event in events:
                         delay = RETRY_FIRST
+                        in_line = True
                         yield event
                         if isinstance(event, Granted):
                             return
@@ -141,6 +144,11 @@ class SchedulerClient:
                     reason="scheduler_unavailable",
                     message="The scheduler does not answer right now. Your place is kept.",
                 )
+            except RefusedError as error:
+                if not in_line or error.retry_after is None:
+                    raise
+                # who waits already only comes back too often: the place is there still
+                delay = error.retry_after
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_MOST)
 
@@ -163,7 +171,7 @@ class SchedulerClient:
                 timeout=limits,
             ) as response:
                 if response.status != 200:
-                    raise _http_error(response.status, await response.read())
+                    raise _http_error(response, await response.read())
                 self._trouble = ""
                 async for line in response.content:
                     if line.strip():
@@ -220,7 +228,7 @@ class SchedulerClient:
             ) as response:
                 data = await response.read()
             if response.status != 200:
-                raise _http_error(response.status, data)
+                raise _http_error(response, data)
             answer = json.loads(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise SchedulerUnavailable(f"{method} {path}: {error!r}") from error
@@ -270,13 +278,23 @@ def _device(data: dict[str, Any], node: str) -> Device:
     )
 
 
-def _http_error(status: int, body: bytes) -> RefusedError | SchedulerUnavailable:
+def _http_error(
+    response: aiohttp.ClientResponse, body: bytes
+) -> RefusedError | SchedulerUnavailable:
     """4xx with a reason is an answer; anything else means that nothing is known."""
+    status = response.status
     try:
         data = json.loads(body)
         reason, message = str(data["reason"]), str(data["message"])
     except (ValueError, KeyError, TypeError):
         return SchedulerUnavailable(f"the scheduler answered {status}: {body[:200]!r}")
-    if status in (400, 404, 409):
-        return RefusedError(f"the scheduler refused: {reason}: {message}", message, reason=reason)
+    if status in (400, 404, 409, 429):
+        text = f"the scheduler refused: {reason}: {message}"
+        after = _seconds(response.headers.get("Retry-After")) if status == 429 else None
+        return RefusedError(text, message, reason=reason, retry_after=after)
     return SchedulerUnavailable(f"the scheduler answered {status}: {reason}: {message}")
+
+
+def _seconds(header: str | None) -> int:
+    """Whole seconds of a ``Retry-After``, 1 to 3600."""
+    return min(max(int(header), 1), 3600) if header and header.isdecimal() else 1

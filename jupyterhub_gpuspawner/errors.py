@@ -5,7 +5,7 @@
     GPUSpawnerError
     ├── ConfigError             an option, profile, file or environment variable is wrong
     ├── RequestError            a user's options are not acceptable (HTTP 400)
-    ├── RefusedError            the scheduler says no, with a ``Reason`` (HTTP 409)
+    ├── RefusedError            the scheduler says no, with a ``Reason`` (HTTP 409, 429)
     ├── SchedulerUnavailable    the scheduler service does not answer (HTTP 503)
     ├── LedgerError             the ledger did not take a change; nothing was granted
     │   ├── LedgerFull          no space, or the database file is read-only
@@ -58,11 +58,21 @@ class RefusedError(GPUSpawnerError):
     """The scheduler refuses the request; waiting would not help.
 
     ``reason`` is the stable text of a :class:`~jupyterhub_gpuspawner.scheduler.models.Reason`.
+    ``retry_after``: seconds after which the same request may be made again; None = asking again
+    does not help.
     """
 
-    def __init__(self, log_message: str, user_message: str | None = None, *, reason: str) -> None:
+    def __init__(
+        self,
+        log_message: str,
+        user_message: str | None = None,
+        *,
+        reason: str,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(log_message, user_message)
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class SchedulerUnavailable(GPUSpawnerError):

@@ -20,11 +20,14 @@ except ImportError:  # JupyterHub 5
 
 
 def status_of(error: GPUSpawnerError) -> int:
-    """The HTTP status that fits: 400 wrong options, 409 refused, 503 no scheduler, else 500."""
+    """The HTTP status that fits.
+
+    400 wrong options, 409 refused, 429 refused for now, 503 no scheduler, else 500.
+    """
     if isinstance(error, RequestError):
         return 400
     if isinstance(error, RefusedError):
-        return 409
+        return 409 if error.retry_after is None else 429
     return 503 if isinstance(error, SchedulerUnavailable) else 500
 
 
@@ -44,6 +47,8 @@ def refusal(spawner: Any, error: GPUSpawnerError) -> web.HTTPError:
         _do_not_count(spawner)
     # the failed page of 6.1 shows the text only from here
     refused.jupyterhub_message = error.user_message
+    if isinstance(error, RefusedError) and error.retry_after is not None:
+        refused.headers = {"Retry-After": str(error.retry_after)}
     return refused
 
 

@@ -112,6 +112,14 @@ def _refuse_too_many(core: Core, entry: QueueEntry) -> None:
             f"You already have {waiting} servers waiting; cancel one first.",
             reason=Reason.QUEUE_FULL.value,
         )
+    most = core.settings.limits.queued_total
+    everybody = len(core.tables.queued_of) - (entry.key in core.tables.queued_of)
+    if most is not None and everybody >= most:
+        raise RefusedError(
+            f"{entry.key}: {everybody} requests of all users wait already",
+            f"The queue is full: {everybody} requests wait already. Please try again later.",
+            reason=Reason.QUEUE_FULL.value,
+        )
 
 
 def detached(core: Core, event: events.Detached, now: float) -> None:

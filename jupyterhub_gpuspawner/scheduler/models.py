@@ -125,6 +125,7 @@ class Reason(Text):
     ABOVE_USER_LIMIT = "above_user_limit"
     ABOVE_GROUP_LIMIT = "above_group_limit"
     QUEUE_FULL = "queue_full"
+    TOO_MANY_REQUESTS = "too_many_requests"
     # of an end
     STOPPED = "stopped"
     CANCELLED = "cancelled"
@@ -321,6 +322,8 @@ class Limits:
     groups: dict[str, int] = field(default_factory=dict)
     #: waiting entries one user may have at a time
     queued_per_user: int = 10
+    #: waiting entries of all users together; None = unlimited
+    queued_total: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

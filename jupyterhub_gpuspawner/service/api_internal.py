@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from typing import Any
 
@@ -16,6 +17,7 @@ from . import bodies, waiters, waiting
 from .identity import key
 from .summary import summary
 from .web import InternalHandler, JSONHandler
+from .words import REASONS
 
 #: seconds between two lines of a stream on which nothing changes
 KEEP_ALIVE = 10.0
@@ -60,6 +62,10 @@ class RequestsHandler(InternalHandler):
         if ask is None:
             return
         self.desk.hub_seen(ask.boot_id)
+        wait = self.desk.pace.take(ask.user, time.monotonic())
+        if wait:
+            self._too_fast(wait)
+            return
         self.waiter = waiter = waiters.Waiter(event=self._event(ask))
         self.set_header("Content-Type", "application/x-ndjson")
         self.desk.waiters.enter(waiter)
@@ -70,6 +76,12 @@ class RequestsHandler(InternalHandler):
         finally:
             if self.desk.waiters.leave(waiter) and not waiter.final:
                 self.desk.detached(waiter.entry)
+
+    def _too_fast(self, wait: int) -> None:
+        reason = Reason.TOO_MANY_REQUESTS
+        self.desk.metrics.refused(reason.value)
+        self.set_header("Retry-After", str(wait))
+        self.fail(429, reason.value, f"{REASONS[reason]} Try again in {wait} s.")
 
     def on_connection_close(self) -> None:
         if self.waiter is not None:

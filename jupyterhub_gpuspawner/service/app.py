@@ -152,7 +152,8 @@ async def serve(options: GPUScheduler) -> int:
 
     async def live() -> None:
         modules = await loop.run_in_executor(None, _import_the_rest)
-        desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""))
+        pace = modules.Pace(options.request_rate, options.request_burst)
+        desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""), pace)
         hub = modules.HubAPI.from_environment()
         pool = modules.EnginePool(options.docker_host or None, timeout=ENGINE_SILENCE)
         outside = modules.real_outside(options, pool, hub.start if hub else None)

@@ -19,6 +19,7 @@ from .actor import Actor, Post
 from .bodies import Ended
 from .inventory import Inventory
 from .metrics import Metrics
+from .pace import Pace
 from .reconciler import Reconciler
 from .waiters import Waiter, Waiters
 from .words import REASONS
@@ -57,8 +58,10 @@ class Status:
 class Desk:
     """One for each service. ``actor`` and ``reconciler`` are None until the ledger is open."""
 
-    def __init__(self, token: str, boot_id: str = "") -> None:
+    def __init__(self, token: str, boot_id: str = "", pace: Pace | None = None) -> None:
         self.token = token
+        #: how often each user may ask
+        self.pace = Pace() if pace is None else pace
         self.metrics = Metrics()
         self.waiters = Waiters(self._injection, self.excuse)
         self.actor: Actor | None = None

@@ -5,7 +5,17 @@ from __future__ import annotations
 from ..engine.pool import EnginePool
 from . import api_internal, pages
 from .desk import Desk
+from .pace import Pace
 from .requeue import HubAPI
 from .runtime import Runtime, real_outside
 
-__all__ = ["Desk", "EnginePool", "HubAPI", "Runtime", "api_internal", "pages", "real_outside"]
+__all__ = [
+    "Desk",
+    "EnginePool",
+    "HubAPI",
+    "Pace",
+    "Runtime",
+    "api_internal",
+    "pages",
+    "real_outside",
+]

@@ -84,6 +84,44 @@ class PolicyOptions(Configurable):
         """,
     ).tag(config=True)
 
+    queued_total = Int(
+        1000,
+        min=1,
+        allow_none=True,
+        help="""Requests of all users that may wait at a time.
+
+        One more is refused; who waits already keeps the place. It bounds what a flood of
+        users costs; one user's share of it is ``queued_per_user``. None = no bound.
+        Default: 1000.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
+    request_rate = Float(
+        60.0,
+        help="""Requests a minute that one user may make for long.
+
+        A request is a start of a server, or a new connection of one that waits. Above it (see
+        ``request_burst``) a start is refused with ``too_many_requests`` and the seconds to
+        wait; who waits already only connects later. 0 = no bound. Default: 60.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
+    request_burst = Int(
+        30,
+        min=1,
+        help="""Requests that one user may make at once.
+
+        They come back at ``request_rate``. Give at least as many as one user may have servers:
+        after a restart of the service all that wait connect again. Default: 30.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     bind_deadline = Seconds(
         120.0,
         help="""Seconds from a grant to a created container.
@@ -144,6 +182,12 @@ class PolicyOptions(Configurable):
             raise TraitError(f"user_gpu_limit is {proposal.value!r}; want 0 or more, or None")
         return proposal.value
 
+    @validate("request_rate")
+    def _validate_rate(self, proposal: Any) -> float:
+        if not 0 <= proposal.value < float("inf"):
+            raise TraitError(f"request_rate is {proposal.value!r}; want 0 or more, e.g. 60")
+        return float(proposal.value)
+
     def settings(self) -> Settings:
         """The numbers that the scheduler itself needs."""
         return Settings(
@@ -152,6 +196,7 @@ class PolicyOptions(Configurable):
                 users=dict(self.user_gpu_limits),
                 groups=dict(self.group_gpu_limits),
                 queued_per_user=self.queued_per_user,
+                queued_total=self.queued_total,
             ),
             memory_reserve=self.memory_reserve,
             cpu_overcommit=self.cpu_overcommit,

@@ -40,6 +40,7 @@ REASONS: dict[Reason, str] = {
         "This machine's Docker belongs to another JupyterHub. Please tell an administrator."
     ),
     Reason.IMPOSSIBLE: "This can never be granted here.",
+    Reason.TOO_MANY_REQUESTS: "You ask too often. Wait a little, then start the server again.",
     Reason.CANCELLED: "The request was cancelled.",
     Reason.STOPPED: "The server was stopped.",
     Reason.START_TIMEOUT: "The server did not start in time.",

@@ -37,6 +37,7 @@ from jupyterhub_gpuspawner.service.app import add_routes, web_application
 from jupyterhub_gpuspawner.service.desk import Desk
 from jupyterhub_gpuspawner.service.engine_view import Seen
 from jupyterhub_gpuspawner.service.options import GPUScheduler
+from jupyterhub_gpuspawner.service.pace import Pace
 from jupyterhub_gpuspawner.service.requeue import Answer
 from jupyterhub_gpuspawner.service.runtime import Outside, Runtime
 from jupyterhub_gpuspawner.store.replay import Snapshot, snapshot
@@ -249,13 +250,14 @@ class World:
         self.boot_id = "boot-1"
         self.open_ledger: Callable[[], FakeLedger] = lambda: self.ledger
         self.fenced: list[LedgerFenced] = []
-        self.desk = Desk(TOKEN, self.boot_id)
+        self.pace = Pace()
+        self.desk = Desk(TOKEN, self.boot_id, self.pace)
         self.url = ""
 
     @asynccontextmanager
     async def running(self, *, wait: bool = True) -> AsyncIterator[World]:
         """A life of the service, from start to kill -9 (nothing is told to anybody)."""
-        self.desk = Desk(TOKEN, self.boot_id)
+        self.desk = Desk(TOKEN, self.boot_id, self.pace)
         outside = Outside(
             open_ledger=self.open_ledger,  # type: ignore[arg-type]
             engine=lambda ledger: self.engine,  # type: ignore[arg-type, return-value]
@@ -266,7 +268,7 @@ class World:
         runtime = Runtime(self.options, self.desk, outside, self.fenced.append)
         web = web_application()
         add_routes(web, PREFIX, self.desk)
-        server = HTTPServer(web)
+        self.server = server = HTTPServer(web)
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)
         self.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{PREFIX}"

@@ -20,6 +20,7 @@ from jupyterhub_gpuspawner.refusal import refusal, status_of
 ERRORS = {
     400: RequestError("log", "user"),
     409: RefusedError("log", "user", reason="impossible"),
+    429: RefusedError("log", "user", reason="too_many_requests", retry_after=7),
     503: SchedulerUnavailable("log", "user"),
     500: EngineError("log", "user"),
 }
@@ -39,6 +40,11 @@ def test_each_kind_of_error_has_its_status_and_the_users_text(status: int) -> No
     assert raised.status_code == status
     assert raised.jupyterhub_message == "user"  # type: ignore[attr-defined]
     assert "log" in str(raised)
+
+
+def test_who_asks_too_often_is_told_when_to_ask_again() -> None:
+    assert refusal(spawner(), ERRORS[429]).headers == {"Retry-After": "7"}
+    assert not hasattr(refusal(spawner(), ERRORS[409]), "headers")
 
 
 def test_the_reason_is_one_word_for_metrics() -> None:

@@ -333,6 +333,53 @@ def test_a_user_may_have_only_so_many_servers_waiting():
     world.ask("cy")
 
 
+def test_all_users_together_may_have_only_so_many_requests_waiting():
+    world = World("g1", settings=limited(queued_total=2))
+    world.run("dan")
+    world.ask("ann")
+    world.ask("bob")
+    error = refused(world, "cy")
+    assert error.reason == Reason.QUEUE_FULL
+    assert error.user_message == (
+        "The queue is full: 2 requests wait already. Please try again later."
+    )
+    # who waits may come back, and ask for something else
+    world.ask("bob")
+    world.ask("ann", 0, memory=50 * GIB)
+
+
+def test_a_cancelled_request_that_is_made_again_has_lost_its_age():
+    world = World("g1")
+    world.run("dan")
+    first = world.ask("ann")
+    world.ask("bob")
+    world.cancel(first)
+    world.tick(5)
+    again = world.ask("ann")
+    assert world.line() == [
+        ("bob", Reason.WAITING_FOR_DEVICES),
+        ("ann", Reason.WAITING_FOR_DEVICES),
+    ]
+    assert world.state.tables.entries[again].submitted_at == 1005.0
+
+
+def test_leaving_and_coming_back_never_gains_a_place_and_loses_it_after_the_grace():
+    world = World("g1")
+    world.run("dan")
+    world.ask("bob")
+    mine = world.ask("ann")
+    world.ask("cy")
+    for _ in range(50):
+        world.detach(mine)
+        world.tick(14)
+        assert world.ask("ann") == mine
+    assert [who for who, _ in world.line()] == ["bob", "ann", "cy"]
+    world.detach(mine)
+    world.tick(16)
+    world.ask("ann")
+    assert [who for who, _ in world.line()] == ["bob", "cy", "ann"]
+
+
 def test_a_repeated_submission_decides_nothing():
     world = World("g1")
     event = events.Submitted(entry_id="x", key=key("ann"), request=GPURequest(count=1))

@@ -40,6 +40,10 @@ def options(**values: Any) -> GPUScheduler:
         ({"user_gpu_limits": {"alice": -1}}, "user_gpu_limits"),
         ({"group_gpu_limits": {"g": "many"}}, "group_gpu_limits"),
         ({"queued_per_user": 0}, "queued_per_user"),
+        ({"queued_total": 0}, "queued_total"),
+        ({"request_rate": -1}, "request_rate"),
+        ({"request_rate": float("nan")}, "request_rate"),
+        ({"request_burst": 0}, "request_burst"),
         ({"bind_deadline": "soon"}, "'soon' is not a length of time"),
         ({"reconcile_interval": 0}, "reconcile_interval"),
         ({"node_name": "a b"}, "'a b'; want 1 to 64 of A-Za-z0-9_.-"),
@@ -69,12 +73,13 @@ def test_the_scheduler_gets_the_numbers() -> None:
         user_gpu_limits={"alice": 4},
         group_gpu_limits={"students": 6},
         queued_per_user=3,
+        queued_total=50,
         memory_reserve=0.1,
         cpu_overcommit=4,
         bind_deadline="1m",
     ).settings()
     assert settings.limits == Limits(
-        per_user=2, users={"alice": 4}, groups={"students": 6}, queued_per_user=3
+        per_user=2, users={"alice": 4}, groups={"students": 6}, queued_per_user=3, queued_total=50
     )
     assert (settings.memory_reserve, settings.cpu_overcommit) == (0.1, 4.0)
     assert settings.bind_deadline == 60.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from jupyterhub_gpuspawner.client import Ask, Granted, Queued
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler.models import GPURequest
 from jupyterhub_gpuspawner.service import runtime
+from jupyterhub_gpuspawner.service.pace import Pace
 from tests.unit.service_world import LEDGER, World
 
 
@@ -32,6 +35,44 @@ async def test_a_free_device_is_granted_at_once(world: World) -> None:
 async def test_a_server_without_gpu_gets_a_lease_too(world: World) -> None:
     async with world.running():
         assert (await world.grant("alice", 0))["devices"] == []
+
+
+async def test_who_asks_too_often_is_told_when_to_ask_again(world: World) -> None:
+    world.pace = Pace(per_minute=1, burst=2)
+    async with world.running():
+        assert (await world.grant("alice"))["devices"]
+        assert (await world.grant("alice"))["devices"]
+        response = await world.fetch("api/internal/requests", {"user": "alice"})
+        assert response.code == 429
+        wait = int(response.headers["Retry-After"])
+        assert 50 <= wait <= 60
+        answer = json.loads(response.body)
+        assert answer["reason"] == "too_many_requests"
+        assert answer["message"].endswith(f"Try again in {wait} s.")
+        assert (await world.grant("bob", 0))["devices"] == []
+        client = world.client()
+        ask = Ask(user="alice", server="", groups=(), profile="", request=GPURequest())
+        with pytest.raises(RefusedError) as refused:
+            async for _ in client.request(ask):
+                pass
+        await client.close()
+    assert refused.value.reason == "too_many_requests"
+    assert refused.value.retry_after is not None
+
+
+async def test_who_waits_and_reconnects_too_often_keeps_the_place(world: World) -> None:
+    world.pace = Pace(per_minute=60, burst=1)
+    async with world.running():
+        await world.run("dan", 2)
+        client = world.client()
+        ask = Ask(user="alice", server="", groups=(), profile="", request=GPURequest(count=1))
+        async with aclosing(client.request(ask)) as events:
+            assert isinstance(await anext(events), Queued)
+            await world.server.close_all_connections()
+            # the next connection is one too many, and is made a second later
+            seen = [await anext(events), await anext(events)]
+        await client.close()
+    assert [event.position for event in seen] == [0, 1]  # type: ignore[union-attr]
 
 
 async def test_who_waits_sees_the_position_and_is_granted_when_a_server_ends(world: World) -> None:
