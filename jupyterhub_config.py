@@ -7,6 +7,7 @@ Copy it and change it; each block says what it is for.
 import os
 from pathlib import Path
 
+from jupyterhub_gpuspawner import environment
 from jupyterhub_gpuspawner.hub import setup
 
 c = get_config()  # noqa: F821 (JupyterHub puts it there)
@@ -16,19 +17,23 @@ c = get_config()  # noqa: F821 (JupyterHub puts it there)
 # GPUS_STATE_DIR holds the Hub's database, cookie secret, the ledger of leases and the tokens:
 # back it up, and let nobody else read it.
 state = Path(os.environ.get("GPUS_STATE_DIR", "var")).absolute()
-state.mkdir(mode=0o700, parents=True, exist_ok=True)
-port = int(os.environ.get("GPUS_PORT", "8000"))
-c.JupyterHub.bind_url = f"http://{os.environ.get('GPUS_BIND', '127.0.0.1')}:{port}"
+try:
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+except OSError as error:
+    raise SystemExit(f"GPUS_STATE_DIR {state}: {error.strerror}") from None
+port = environment.port("GPUS_PORT", 8000)
+bind = environment.address("GPUS_BIND", "127.0.0.1")
+c.JupyterHub.bind_url = f"http://[{bind}]:{port}" if ":" in bind else f"http://{bind}:{port}"
 c.JupyterHub.db_url = f"sqlite:///{state / 'jupyterhub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(state / "cookie_secret")
-proxy_api_port = os.environ.get("GPUS_PROXY_API_PORT", port + 1)
+proxy_api_port = environment.port("GPUS_PROXY_API_PORT", port + 1)
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{proxy_api_port}"
 c.ConfigurableHTTPProxy.pid_file = str(state / "proxy.pid")
 
 # Servers in containers call the Hub at the Docker bridge's address of this machine.
-bridge = os.environ.get("GPUS_BRIDGE_IP", "172.17.0.1")
+bridge = environment.address("GPUS_BRIDGE_IP", "172.17.0.1")
 c.JupyterHub.hub_ip = bridge
-c.JupyterHub.hub_port = int(os.environ.get("GPUS_HUB_PORT", port + 2))
+c.JupyterHub.hub_port = environment.port("GPUS_HUB_PORT", port + 2)
 
 # --- Who may log in -------------------------------------------------------------------------
 # One shared password for a trial: any user name with it is let in. For a real site use
@@ -42,6 +47,8 @@ c.SharedPasswordAuthenticator.allow_all = True
 # Admins need a password of their own, of at least 32 characters.
 admin_password = os.environ.get("GPUS_ADMIN_PASSWORD", "")
 if admin_password:
+    if len(admin_password) < 32:
+        raise SystemExit("GPUS_ADMIN_PASSWORD must have at least 32 characters, or be empty")
     c.SharedPasswordAuthenticator.admin_password = admin_password
     c.SharedPasswordAuthenticator.admin_users = set(
         os.environ.get("GPUS_ADMINS", "admin").split(",")
@@ -95,11 +102,11 @@ c.GPUDockerSpawner.profile_list = [
 # Real GPUs where the driver shows any; else as many simulated ones as GPUS_SIMULATE says,
 # shown as SIMULATED everywhere. GPUS_DISCOVERY=simulated leaves real ones alone.
 c.GPUScheduler.state_dir = str(state / "gpus")
-c.GPUScheduler.url = f"http://127.0.0.1:{os.environ.get('GPUS_SERVICE_PORT', port + 3)}"
+c.GPUScheduler.url = f"http://127.0.0.1:{environment.port('GPUS_SERVICE_PORT', port + 3)}"
 c.GPUScheduler.discovery = os.environ.get("GPUS_DISCOVERY", "auto")
-c.GPUScheduler.simulate = int(os.environ.get("GPUS_SIMULATE", "0"))
+c.GPUScheduler.simulate = environment.number("GPUS_SIMULATE", 0, most=256)
 if os.environ.get("GPUS_USER_LIMIT"):
-    c.GPUScheduler.user_gpu_limit = int(os.environ["GPUS_USER_LIMIT"])
+    c.GPUScheduler.user_gpu_limit = environment.number("GPUS_USER_LIMIT", 0)
 
 # --- The rest: service, roles, and what a Hub with a queue needs. Always last. ------------------
 setup(c)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import docker.errors
 from dockerspawner import DockerSpawner
-from traitlets import Bool, Float, Integer, TraitError, Unicode, default, observe, validate
+from traitlets import Bool, Float, Integer, TraitError, default, observe, validate
 
 from .docker_spec import image_command, limits_of
 from .ending import Ending
@@ -25,6 +25,7 @@ from .engine.observe import observe as look_at
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch, Follower
 from .errors import EngineError, GPUSpawnerError, ImageMissing
+from .kinds import AbsolutePath
 from .launch import Launch
 from .profiles import ResolvedProfile
 from .refusal import refusal
@@ -56,8 +57,8 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         Calls to Docker at the same time, for all users together.
 
         A whole number of threads, each with a connection of its own; calls for one server never
-        overlap. More helps when many servers start at once, as far as the engine keeps up. Of
-        them as many as the Hub's machine has cores (at least two) may make and start containers.
+        overlap. More helps when many servers start at once. As many as the Hub's machine has
+        cores (at least two) may make and start containers.
 
         .. versionadded:: 0.1
         """,
@@ -83,14 +84,13 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         help="""
         Seconds Docker may be silent during a call.
 
-        Past it nothing is known about the call's effect: nothing is given back, and the
-        scheduler looks again.
+        Past it nothing is known about the call's effect, and nothing is given back.
 
         .. versionadded:: 0.1
         """,
     )
 
-    home_path = Unicode(
+    home_path = AbsolutePath(
         "/home/jovyan",
         config=True,
         help="""
@@ -128,7 +128,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         if not proposal.value:
             raise TraitError(
                 "remove=False would start a server again with GPUs that are somebody else's by "
-                "then; GPUDockerSpawner always removes a stopped container (files are in volumes)"
+                "then; want True: a stopped container is always removed (files are in volumes)"
             )
         return True
 

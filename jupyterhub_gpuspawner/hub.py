@@ -20,7 +20,9 @@ from typing import Any
 from traitlets.config import Config, LazyConfigValue
 
 from .client import BOOT_ID
+from .config_check import check_spawner
 from .errors import ConfigError
+from .kinds import one_line
 from .profiles import parse_profiles
 from .service.options import DEFAULT_PORT, GPUScheduler
 from .service.service_token import service_token
@@ -48,25 +50,34 @@ def setup(c: Any) -> None:
         _setup(c)
     except ConfigError as error:
         # not an exception that traitlets would print with a traceback
-        sys.exit(f"jupyterhub-gpuspawner: {error}")
+        sys.exit(f"jupyterhub-gpuspawner: {one_line(error)}")
 
 
 def _setup(c: Any) -> None:
     _check_profiles(c)
+    check_spawner(c)
     options = GPUScheduler(config=Config({"GPUScheduler": dict(c.GPUScheduler)}))
     host, port = options.bind() if options.url else ("127.0.0.1", DEFAULT_PORT)
     state = options.state_path
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        service_token(options.token_path)
+        _make_token(options)
         config_file = _write_options(state, dict(c.GPUScheduler))
     except OSError as error:
-        raise ConfigError(f"GPUScheduler.state_dir {state}: {error.strerror or error}") from error
+        where = f"GPUScheduler.state_dir {state}, token_file {options.token_path}"
+        raise ConfigError(f"{where}: {error.strerror or error}") from error
     url = f"http://{host}:{port}"
     _add_service(c, url, config_file)
     _add_roles(c)
     _point_spawners(c, url + PREFIX, options.token_path)
     _adapt_hub(c)
+
+
+def _make_token(options: GPUScheduler) -> None:
+    try:
+        service_token(options.token_path)
+    except ConfigError as error:
+        raise ConfigError(f"GPUScheduler.token_file: {error}") from None
 
 
 def _check_profiles(c: Any) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 from jupyterhub.traitlets import ByteSpecification
 from jupyterhub.traitlets import Callable as CallableTrait
-from traitlets import Dict, Integer, Union, validate
+from traitlets import Dict, Integer, TraitError, Union, validate
 from traitlets.config import Configurable
 
+from .engine.limits import parse_limits
 from .errors import ConfigError
+from .units import MAX_MEMORY as MOST
 from .units import parse_memory
 
 #: what a server gets where its profile doesn't say: trait names
@@ -115,6 +117,21 @@ class LimitTraits(Configurable):
     @validate("cpu_limit")
     def _cast_cpu_limit(self, proposal: Any) -> Any:
         return proposal.value
+
+    @validate("swap", "shm_size", "pids_limit", "ulimits", "gpus")
+    def _sane(self, proposal: Any) -> Any:
+        name, value = proposal.trait.name, proposal.value
+        if callable(value) or value is None:
+            return value
+        try:
+            if isinstance(value, bool):
+                raise ConfigError(f"{name} is {value!r}; want a number")
+            if name != "gpus":
+                # swap is on top of a memory limit
+                parse_limits({"mem_limit": MOST, name: value})
+        except ConfigError as error:
+            raise TraitError(str(error)) from None
+        return value
 
     def limit(self, name: str) -> Any:
         """The value of a trait for this spawn. ConfigError if its callable returns nonsense."""

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from traitlets import Unicode
 from traitlets.config import Configurable
 
 from .client import SchedulerClient
 from .errors import ConfigError, GPUSpawnerError
+from .kinds import FilePath, HttpURL
 
 #: seconds that a report to the scheduler may take; it is a hint, reconcile finds the truth
 REPORT_PATIENCE = 3.0
@@ -33,7 +33,7 @@ class SchedulerLink(Configurable):
     log: logging.Logger
     _log_name: str
 
-    scheduler_url = Unicode(
+    scheduler_url = HttpURL(
         config=True,
         help="""
         Where the scheduler service answers.
@@ -45,7 +45,7 @@ class SchedulerLink(Configurable):
         """,
     )
 
-    token_file = Unicode(
+    token_file = FilePath(
         config=True,
         help="""
         File with the token of the scheduler service.

@@ -18,10 +18,11 @@ from jupyterhub.spawner import Spawner
 from jupyterhub.utils import maybe_future
 from sqlalchemy.orm import object_session
 from traitlets import Any as AnyTrait
-from traitlets import Dict, Integer, List, Unicode, default, validate
+from traitlets import Dict, Integer, List, default, validate
 
 from .client import Ask, Granted, Queued
 from .errors import GPUSpawnerError, RefusedError, SchedulerUnavailable
+from .kinds import Name
 from .limit_traits import LIMIT_TRAITS, LimitTraits
 from .notice import LastEnd, with_notice
 from .profiles import (
@@ -86,7 +87,7 @@ class GPUSpawnerMixin(_Base):
         """,
     )
 
-    hub_name = Unicode(
+    hub_name = Name(
         "jupyterhub",
         config=True,
         help="""
@@ -101,6 +102,7 @@ class GPUSpawnerMixin(_Base):
 
     start_timeout = Integer(
         300,
+        min=1,
         config=True,
         help="""
         Seconds from the grant of the GPUs until the server answers.

@@ -97,6 +97,12 @@ class SchedulerApp(Application):
     def launch(cls, arguments: Sequence[str]) -> int:
         """Read the options and run until a signal comes; the exit code. ``ConfigError``."""
         app = cls(raise_config_file_errors=True)
+        for name in (one.partition("=")[0] for one in arguments if one.startswith("-")):
+            # argparse would print its usage, which knows none of ours
+            if "." not in name and name not in ("--config", "--debug", "--show-config"):
+                raise ConfigError(
+                    f"unknown option {name}; allowed: --config FILE, --GPUScheduler.NAME=VALUE"
+                )
         try:
             app.parse_command_line(list(arguments))
             if app.extra_args:

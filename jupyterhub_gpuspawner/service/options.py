@@ -24,6 +24,7 @@ from traitlets.config import Config
 from ..discovery.simulated import simulated_devices
 from ..discovery.static import parse_devices
 from ..errors import ConfigError
+from ..kinds import DatabaseURL, EngineURL, FilePath, odd_number, one_line
 from .options_policy import PolicyOptions
 from .traits import Seconds, parse_bind
 
@@ -36,7 +37,7 @@ _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?", re.ASCII)
 class GPUScheduler(PolicyOptions):
     """Who may have which GPUs, and where the service keeps and finds things."""
 
-    state_dir = Unicode(
+    state_dir = FilePath(
         help="""Directory of the service's own files.
 
         Holds the ledger, the service token and the lock. Made with mode 0700 if it is not
@@ -51,7 +52,7 @@ class GPUScheduler(PolicyOptions):
     def _default_state_dir(self) -> str:
         return str(Path.cwd() / "gpus-state")
 
-    ledger_url = Unicode(
+    ledger_url = DatabaseURL(
         help="""Database of all leases and waiting requests.
 
         A SQLAlchemy URL: ``sqlite:////folder/ledger.sqlite`` (four slashes: an absolute
@@ -62,7 +63,7 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
-    token_file = Unicode(
+    token_file = FilePath(
         help="""File with the token that spawner and service share.
 
         Made with mode 0600 if it is not there; refused if others can read it. The
@@ -84,7 +85,7 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
-    docker_host = Unicode(
+    docker_host = EngineURL(
         help="""Docker engine on which servers run.
 
         ``unix:///var/run/docker.sock`` or ``tcp://host:2376``. Empty (the default):
@@ -108,7 +109,7 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
-    cdi_dir = Unicode(
+    cdi_dir = FilePath(
         help="""Directory from which the engine reads its CDI specs.
 
         As this machine sees it. Simulated GPUs are defined there, if the engine uses CDI; if
@@ -224,7 +225,11 @@ class GPUScheduler(PolicyOptions):
             for name in known:
                 getattr(self, name)
         except TraitError as error:
-            raise ConfigError(f"GPUScheduler: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"GPUScheduler: {one_line(error)}") from None
+        for name in section:
+            odd = odd_number(self.class_traits()[name], section[name])
+            if odd:
+                raise ConfigError(f"GPUScheduler.{name}: {odd}")
         self._check_together()
 
     @validate("discovery")
@@ -256,12 +261,12 @@ class GPUScheduler(PolicyOptions):
             try:
                 simulated_devices(self.simulate, self.node_name)
             except ConfigError as error:
-                raise ConfigError(f"GPUScheduler.simulate: {error}") from None
+                raise ConfigError(f"GPUScheduler.simulate: {one_line(error)}") from None
         if self.discovery == "static" or self.static_devices:
             try:
                 parse_devices(self.static_devices, self.node_name)
             except ConfigError as error:
-                raise ConfigError(f"GPUScheduler.static_devices: {error}") from None
+                raise ConfigError(f"GPUScheduler.static_devices: {one_line(error)}") from None
 
     @property
     def state_path(self) -> Path:
