@@ -105,10 +105,11 @@ class Inventory:
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._thread, self._look, dict(info), api_version)
         future.add_done_callback(self._done)
-        try:
-            report, how = await asyncio.wait_for(asyncio.shield(future), LIMIT)
-        except asyncio.TimeoutError:
-            raise DiscoveryError(f"no answer about the GPUs after {LIMIT:g} s") from None
+        # not wait_for: it loses a cancel that comes together with the answer (before Python 3.12)
+        await asyncio.wait([future], timeout=LIMIT)
+        if not future.done():
+            raise DiscoveryError(f"no answer about the GPUs after {LIMIT:g} s")
+        report, how = future.result()
         self.injections = how.injections
         for note in sorted(set(report.notes) - self._notes):
             log.warning("%s: %s", report.node.name, note)

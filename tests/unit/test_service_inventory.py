@@ -204,3 +204,15 @@ async def test_a_look_that_hangs_is_given_up_and_not_started_twice(
         release.set()
         await world.until(lambda: not found._busy)
         await asyncio.sleep(0)
+
+
+async def test_a_cancel_that_comes_with_the_answer_is_not_lost(
+    world: World, broken: list[Broken], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.running():
+        found = world.desk.inventory
+        assert found is not None
+        looks = asyncio.ensure_future(found.look({}, "1.41"))
+        monkeypatch.setattr(found, "_done", lambda future: looks.cancel())
+        with pytest.raises(asyncio.CancelledError):
+            await looks
