@@ -150,7 +150,8 @@ async def test_metrics_count_grants_refusals_and_devices(world: World) -> None:
         ):
             assert line in text, line
         assert 'UUID="SIMULATED-n1-0"' in text
-        del world.engine.containers[container]
+        # not removed: a comparison that comes first would call it vanished
+        world.engine.die(container)
         await world.post(f"leases/{lease['id']}/ended", {"reason": "stopped"})
         text = (await world.fetch("metrics")).body.decode()
         assert 'gpus_leases_ended_total{reason="stopped"} 1.0' in text
