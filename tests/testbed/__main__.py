@@ -1,9 +1,10 @@
-"""``python -m tests.testbed up|down|status|wipe|fetch``: the testbed from a shell.
+"""``python -m tests.testbed up|down|status|wipe|fetch|swarm-up|swarm-down``: from a shell.
 
 ``fetch`` only makes the root file systems, with the standard library. ``up`` prints one JSON
 line with the socket, the gateway and the device ids; ``status`` prints the same or exits 1.
 ``down`` also stops the engines named ``<name>-...`` that killed tests left.
 ``wipe`` removes all containers, volumes and networks from the running engine.
+``swarm-up`` and ``swarm-down`` start and stop a Swarm of three nodes beside it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import sys
 
 from tests.testbed import rootfs
 
+ACTS = ("up", "down", "status", "wipe", "fetch", "swarm-up", "swarm-down")
+
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in ("up", "down", "status", "wipe", "fetch"):
+    if len(arguments) != 1 or arguments[0] not in ACTS:
         print(__doc__, file=sys.stderr)
         return 2
     reason = rootfs.missing()
@@ -26,7 +29,21 @@ def main(arguments: list[str]) -> int:
         rootfs.ensure_engine_root()
         rootfs.ensure_base_tar()
         return 0
+    if arguments[0].startswith("swarm-"):
+        return _swarm(arguments[0])
     return _engine(arguments[0])
+
+
+def _swarm(act: str) -> int:
+    from tests.testbed.swarm import Swarm
+
+    swarm = Swarm.from_environment()
+    if act == "swarm-up":
+        swarm.start()
+        print(swarm.facts())
+    else:
+        swarm.stop()
+    return 0
 
 
 def _engine(act: str) -> int:

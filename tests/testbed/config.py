@@ -30,6 +30,24 @@ def daemon_config(tag: str, resolvers: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def swarm_config(tag: str, device_ids: Sequence[str]) -> dict[str, Any]:
+    """The settings of a daemon that is a node of a Swarm, in a network namespace of its own.
+
+    Each device is a kind of resource of its own, so that a reservation names exactly one. A
+    name with ``-`` would become an environment variable that ``sh`` drops.
+    """
+    return {
+        "hosts": ["unix:///out/docker.sock"],
+        "data-root": "/data",
+        "pidfile": "/out/docker.pid",
+        "features": {"cdi": True},
+        "cdi-spec-dirs": ["/etc/cdi"],
+        "cgroup-parent": f"/{tag}",
+        "shutdown-timeout": 3,
+        "node-generic-resources": [f"GPU{k}={name}" for k, name in enumerate(device_ids)],
+    }
+
+
 def resolvers(resolv_conf: str) -> list[str]:
     """The name servers in the text of a ``resolv.conf``."""
     lines = (line.split() for line in resolv_conf.splitlines())

@@ -139,13 +139,17 @@ class Engine:
                 return False
             self._tear_down(state)
             self._make_folders()
-            gateway = host.make_bridge(self.tag, self._seed)
             self._write_config()
             self.write_cdi(self.devices)
             holder = self._start_node(root)
             namespace = processes.mount_namespace(holder.pid)
             if namespace is None:
                 raise EngineError(f"the node's process died: {self.log_tail()}")
+            try:
+                gateway = self._connect(holder)
+            except BaseException:
+                holder.send(signal.SIGKILL)
+                raise
             self._write_state(
                 State(
                     boot_id=processes.boot_id(),
@@ -225,6 +229,24 @@ class Engine:
         except FileNotFoundError:
             return "(no log)"
 
+    # --- how it is connected ---
+
+    #: of ``unshare``: the namespaces that the node has of its own
+    namespaces: tuple[str, ...] = ("--mount", "--uts")
+
+    def _connect(self, holder: Process) -> str:
+        """Connect the node; returns the address under which its containers reach the host."""
+        return host.make_bridge(self.tag, self._seed)
+
+    def _disconnect(self) -> None:
+        """Undo :meth:`_connect`. May be repeated."""
+        host.remove_bridge(self.tag)
+
+    def _settings(self) -> dict[str, Any]:
+        """The daemon's settings."""
+        resolvers = config.resolvers(Path("/etc/resolv.conf").read_text())
+        return config.daemon_config(self.tag, resolvers)
+
     # --- parts ---
 
     def write_cdi(self, devices: int) -> None:
@@ -254,14 +276,13 @@ class Engine:
         self._log.write_text("")
 
     def _write_config(self) -> None:
-        resolvers = config.resolvers(Path("/etc/resolv.conf").read_text())
-        settings = config.daemon_config(self.tag, resolvers)
-        (self.folder / "etc" / "daemon.json").write_text(json.dumps(settings, indent=1))
+        settings = json.dumps(self._settings(), indent=1)
+        (self.folder / "etc" / "daemon.json").write_text(settings)
 
     def _start_node(self, root: Path) -> Process:
         holder = processes.spawn(
             [
-                *("unshare", "--mount", "--uts", "--propagation", "private"),
+                *("unshare", *self.namespaces, "--propagation", "private"),
                 *("sh", "-c", _NODE, "node", str(root), str(self.folder), self.node),
             ],
             self._log,
@@ -283,6 +304,7 @@ class Engine:
         return processes.spawn(
             [
                 *("nsenter", f"--mount={spaces}/mnt", f"--uts={spaces}/uts"),
+                f"--net={spaces}/net",
                 # Not our environment: with a proxy in it the daemon would look for registries.
                 *("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "dockerd"),
             ],
@@ -324,7 +346,7 @@ class Engine:
             self._kill_members(state)
             state.holder.send(signal.SIGKILL)
             state.holder.wait_gone(10)
-        host.remove_bridge(self.tag)
+        self._disconnect()
         host.remove_control_groups(self.tag)
         self._state_file.unlink(missing_ok=True)
 

@@ -30,5 +30,19 @@ def ensure_stub(client: docker.DockerClient) -> str:
     ``gpus-stub:latest`` is the same.
     """
     ensure_base(client)
-    recipe = Recipe(repository="gpus-stub", context=STUB_FOLDER, transport=rootfs.proxies())
-    return ensure(client, recipe, lambda text: print(text, file=sys.stderr)).tag
+    return ensure(client, _stub(), lambda text: print(text, file=sys.stderr)).tag
+
+
+def stub_tag() -> str:
+    """The name that :func:`ensure_stub` returns."""
+    return _stub().tag
+
+
+def copy(source: docker.DockerClient, target: docker.DockerClient, tag: str) -> None:
+    """Load an image from one engine into another, where it is missing."""
+    if not present(target, tag):
+        target.images.load(b"".join(source.images.get(tag).save(named=tag)))
+
+
+def _stub() -> Recipe:
+    return Recipe(repository="gpus-stub", context=STUB_FOLDER, transport=rootfs.proxies())
