@@ -2,7 +2,7 @@
 
 ``fetch`` only makes the root file systems, with the standard library. ``up`` prints one JSON
 line with the socket, the gateway and the device ids; ``status`` prints the same or exits 1.
-``down`` also stops the engines named ``<name>-...`` that killed tests left.
+``down`` also stops the Swarm, and the engines named ``<name>-...`` that killed tests left.
 ``wipe`` removes all containers, volumes and networks from the running engine.
 ``swarm-up`` and ``swarm-down`` start and stop a Swarm of three nodes beside it.
 """
@@ -53,6 +53,7 @@ def _engine(act: str) -> int:
 
     engine = Engine.from_environment()
     if act == "down":
+        _swarm("swarm-down")
         for one in engine.family():
             one.stop()
         return 0
