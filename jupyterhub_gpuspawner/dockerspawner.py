@@ -21,12 +21,11 @@ from .docker_spec import image_command, limits_of
 from .ending import Ending
 from .engine import containers, volumes
 from .engine.limits import ResourceLimits
-from .engine.observe import observe as look_at
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch, Follower
 from .errors import EngineError, GPUSpawnerError, ImageMissing
 from .kinds import AbsolutePath
-from .launch import Launch
+from .launch import ContainerVerbs, Launch
 from .profiles import ResolvedProfile
 from .refusal import refusal
 from .spawner import GPUSpawnerMixin
@@ -43,7 +42,7 @@ _pools: dict[str, EnginePool] = {}
 _watches: dict[tuple[int, str], EngineWatch] = {}
 
 
-class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
+class GPUDockerSpawner(GPUSpawnerMixin, ContainerVerbs, DockerSpawner):
     """Start each server with exactly the GPUs that the scheduler leased to it."""
 
     #: the engine's id of the container; empty = none
@@ -292,7 +291,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         container_id = self.object_id
         seen = None
         if not self._ledger_id or not self._watch(self._ledger_id).is_live(container_id):
-            seen = await self.engine(look_at, container_id)
+            seen = await self.engine(self.verbs.observe, container_id)
             if self._is_ending():
                 return None
             if self.object_id != container_id:
@@ -315,7 +314,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, DockerSpawner):
         if not self._check_pending:
             return False
         try:
-            found = await self.engine(containers.name_taken, self.object_name)
+            found = await self.engine(self.verbs.name_taken, self.object_name)
         except GPUSpawnerError as error:
             self.log.warning("%s: can't look for its container: %s", self._log_name, error)
             return False

@@ -11,7 +11,6 @@ from typing import Any
 
 import docker.errors
 
-from .engine import containers
 from .engine.containers import ExitReport
 from .engine.observe import Observation
 from .errors import EngineError, ServerDied
@@ -67,8 +66,8 @@ class Ending:
         spawner.unfollow(container_id)
         if lease:
             await spawner.hint(spawner.scheduler.stopping(lease, Reason.STOPPED.value))
-        await spawner.engine(containers.stop, container_id, grace)
-        await spawner.engine(containers.remove, container_id)
+        await spawner.engine(spawner.verbs.stop, container_id, grace)
+        await spawner.engine(spawner.verbs.remove, container_id)
         self._forget(container_id)
         if lease:
             await self._tell(lease, Reason.STOPPED, "", None)
@@ -90,13 +89,13 @@ class Ending:
         spawner = self._spawner
         report = None
         if seen is not None:
-            report = await spawner.engine(containers.exit_report, container_id)
+            report = await spawner.engine(spawner.verbs.exit_report, container_id)
         text, tail = self.words(report)
         spawner.last_end = LastEnd(text=text, log_tail=tail[-LONGEST_TAIL:])
         spawner.log.info("%s: %s", spawner._log_name, text)
         spawner.unfollow(container_id)
         try:
-            await spawner.engine(containers.remove, container_id)
+            await spawner.engine(spawner.verbs.remove, container_id)
         except (EngineError, docker.errors.DockerException) as error:
             # its process is over, which is what the Hub asks; the scheduler removes the rest
             spawner.log.warning("%s: left to the scheduler: %s", spawner._log_name, error)

@@ -22,8 +22,7 @@ from .client import Granted
 from .docker_spec import build_spec
 from .ending import tell_ended
 from .engine import containers
-from .engine.containers import ContainerSpec
-from .engine.observe import observe as look_at
+from .engine.containers import ContainerSpec, ExitReport
 from .errors import (
     EngineConflict,
     EngineError,
@@ -45,6 +44,21 @@ BIND_FIRST, BIND_MOST = 0.2, 2.0
 _turns: WeakKeyDictionary[Any, asyncio.Semaphore] = WeakKeyDictionary()
 
 
+class ContainerVerbs:
+    """What a spawner does its work with. A spawner for another engine has others."""
+
+    #: create, start, stop, remove, look at, report: :mod:`.engine.containers` or its like
+    verbs: Any = containers
+
+    async def build_spec(self, granted: Granted) -> ContainerSpec:
+        """What to create for a lease."""
+        spawner: Any = self
+        return await build_spec(spawner, granted, spawner.kernel_limits)
+
+    async def await_started(self, container_id: str) -> None:
+        """Return when the process runs. A container's does, once the engine said so."""
+
+
 class Launch:
     """A start in progress.
 
@@ -63,7 +77,7 @@ class Launch:
         self._name = spawner._log_name
         self._ended = False
         #: how the container ended by itself
-        self._report: containers.ExitReport | None = None
+        self._report: ExitReport | None = None
 
     async def run(self) -> str:
         """Returns the server's URL. Whatever goes wrong, nothing of the start stays."""
@@ -74,14 +88,15 @@ class Launch:
                 spawner.say(35, "Other servers start at the moment; yours follows")
             async with turn:
                 spawner.say(40, "Creating the container")
-                spec = await build_spec(spawner, self._granted, spawner.kernel_limits)
+                spec = await spawner.build_spec(self._granted)
                 # from here on it is found by its name, should we not learn its id
                 container_id = await self._create(spec)
                 spawner.object_id = container_id
                 await self._bind(container_id)
                 spawner.say(60, "Starting the server")
                 self._watch(container_id)
-                await spawner.engine(_start_new, container_id)
+                await spawner.engine(spawner.verbs.start_new, container_id)
+                await spawner.await_started(container_id)
             spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
             url = await self._wait_until_up(container_id)
         except BaseException as error:
@@ -95,16 +110,16 @@ class Launch:
         """Create the container; return its id. A free name is not looked up first."""
         spawner = self._spawner
         try:
-            container_id: str = await spawner.engine(containers.create, spec)
+            container_id: str = await spawner.engine(spawner.verbs.create, spec)
         except EngineConflict:
             await self._clear_the_name()
-            container_id = await spawner.engine(containers.create, spec)
+            container_id = await spawner.engine(spawner.verbs.create, spec)
         return container_id
 
     async def _clear_the_name(self) -> None:
         """Remove what an earlier start of this very server left; never anything else."""
         spawner, granted = self._spawner, self._granted
-        found = await spawner.engine(containers.name_taken, spawner.object_name)
+        found = await spawner.engine(spawner.verbs.name_taken, spawner.object_name)
         if found is None:
             return
         who = found.identity
@@ -117,7 +132,7 @@ class Launch:
                 "Please tell an administrator.",
             )
         if who.lease != granted.lease or found.started:
-            await spawner.engine(containers.remove, found.container_id)
+            await spawner.engine(spawner.verbs.remove, found.container_id)
 
     async def _bind(self, container_id: str) -> None:
         """Record the container with the lease: from here on it may hold the GPUs."""
@@ -142,9 +157,9 @@ class Launch:
         while not await answers(host, int(port), path, tls=spawner.internal_ssl):
             if self._ended or loop.time() >= next_look:
                 self._watch(container_id)
-                seen = await spawner.engine(look_at, container_id)
+                seen = await spawner.engine(spawner.verbs.observe, container_id)
                 if seen is None or not seen.live:
-                    self._report = await spawner.engine(containers.exit_report, container_id)
+                    self._report = await spawner.engine(spawner.verbs.exit_report, container_id)
                     raise spawner.ending.death(self._report)
                 vouched = spawner.sees_alive(container_id)
                 next_look = loop.time() + (RARE_LOOK_PAUSE if vouched else LOOK_PAUSE)
@@ -177,9 +192,9 @@ class Launch:
         await spawner.hint(spawner.scheduler.stopping(lease, reason.value))
         try:
             # a create that was cancelled went on in its thread: its container has our name
-            found = await spawner.engine(containers.name_taken, spawner.object_name)
+            found = await spawner.engine(spawner.verbs.name_taken, spawner.object_name)
             if found is not None and found.identity is not None and found.identity.lease == lease:
-                await spawner.engine(containers.remove, found.container_id)
+                await spawner.engine(spawner.verbs.remove, found.container_id)
         except (EngineError, docker.errors.DockerException) as failed:
             # the intent is stored: the scheduler removes it when the engine is back
             self._log.warning("%s: left to the scheduler: %s", self._name, failed)
@@ -198,11 +213,6 @@ def _turn(spawner: Any) -> asyncio.Semaphore:
     if pool not in _turns:
         _turns[pool] = asyncio.Semaphore(min(spawner.engine_threads, max(2, os.cpu_count() or 2)))
     return _turns[pool]
-
-
-def _start_new(client: docker.DockerClient, container_id: str) -> None:
-    """Start a container that this launch made, once: it was never started, so no look first."""
-    client.api.start(container_id)
 
 
 def _as_ours(error: BaseException) -> BaseException:

@@ -19,6 +19,21 @@ from . import labels
 from .faults import explain, says_gone
 from .observe import Observation, from_inspect, observe
 
+__all__ = [
+    "ContainerSpec",
+    "ExitReport",
+    "create",
+    "exit_report",
+    "image_present",
+    "name_taken",
+    "observe",
+    "pull",
+    "remove",
+    "start",
+    "start_new",
+    "stop",
+]
+
 #: seconds to wait for a removal that is in progress, and between two looks at it
 REMOVAL_LIMIT = 30.0
 REMOVAL_PAUSE = 0.1
@@ -92,6 +107,11 @@ def start(client: docker.DockerClient, container_id: str) -> None:
     seen = observe(client, container_id)
     if seen is None or not seen.started:
         client.api.start(container_id)  # a missing one: Docker's own 404
+
+
+def start_new(client: docker.DockerClient, container_id: str) -> None:
+    """Start a container that was never started, and is nobody else's to start: no look first."""
+    client.api.start(container_id)
 
 
 def stop(client: docker.DockerClient, container_id: str, grace: int = 10) -> None:
