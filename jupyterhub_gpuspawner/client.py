@@ -193,6 +193,14 @@ class SchedulerClient:
         """Leave the line for good. May be repeated."""
         await self._call("POST", f"internal/requests/{quote(entry, safe='')}/cancel", {})
 
+    async def taken(self, lease: str) -> None:
+        """Report that the grant was heard of. May be repeated.
+
+        A lease of which this is never said is taken back: its spawn was cancelled while the
+        answer was on its way.
+        """
+        await self._call("POST", _lease(lease, "taken"), {})
+
     async def bind(self, lease: str, container_id: str) -> None:
         """Record the container that is about to start.
 

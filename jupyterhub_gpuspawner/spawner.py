@@ -291,6 +291,7 @@ class GPUSpawnerMixin(_Base):
                 if isinstance(event, Granted):
                     # kept before anything else can be cancelled: it must be given back then
                     self._granted, self._taken = event, False
+                    self.own(self.hint(self.scheduler.taken(event.lease)))
                     self._tell_granted(event)
                     return
                 line = self._line(event)

@@ -123,11 +123,22 @@ def _refuse_too_many(core: Core, entry: QueueEntry) -> None:
 
 
 def detached(core: Core, event: events.Detached, now: float) -> None:
-    """Remember since when nobody waits for the entry; it keeps its place for a while."""
+    """Remember since when nobody waits for the entry; it keeps its place for a while.
+
+    A spawn that was granted leaves too; whether it heard of its grant, only it can say
+    (:func:`taken`).
+    """
     if event.entry_id in core.attached:
         core.attached.discard(event.entry_id)
         core.detached[event.entry_id] = now
         core.stirred = True
+
+
+def taken(core: Core, event: events.Taken, now: float) -> None:
+    """The spawn knows its lease: that it is not connected any more means nothing now."""
+    entry = core.tables.entries.get(event.entry_id)
+    if entry is not None and entry.state is EntryState.GRANTED:
+        core.forget_waiter(entry.id)
 
 
 def cancelled(core: Core, event: events.Cancelled, now: float) -> None:
@@ -149,14 +160,20 @@ def boot_seen(core: Core, event: events.BootSeen, now: float) -> None:
 
 
 def expire(core: Core, now: float) -> None:
-    """Give up entries that nobody has waited for since longer than their grace."""
+    """Give up entries, and grants nobody heard of, that were left longer than their grace ago."""
     for entry_id, since in list(core.detached.items()):
         entry = core.tables.entries.get(entry_id)
-        if entry is None or entry.state is not EntryState.QUEUED:
+        if entry is None or entry.state not in (EntryState.QUEUED, EntryState.GRANTED):
             core.detached.pop(entry_id)
             continue
         # while no Hub has shown itself, its return is waited for
         ours = entry.boot_id == core.boot_id
         grace = core.settings.detach_grace if ours else core.settings.requeue_grace
-        if now - since > grace:
+        if now - since <= grace:
+            continue
+        if entry.state is EntryState.QUEUED:
             core.end_entry(entry, EntryState.CANCELLED)
+        else:
+            core.detached.pop(entry_id)
+            lease = core.tables.leases[entry_id]
+            leases.stop(core, lease, Reason.CANCELLED, "the grant reached nobody", now)

@@ -42,6 +42,13 @@ class Detached:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """The spawn has heard of its grant: from now on it gives the lease back itself."""
+
+    entry_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cancelled:
     """The user does not want it any more."""
 
@@ -167,6 +174,7 @@ class Tick:
 Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     Submitted,
     Detached,
+    Taken,
     Cancelled,
     BootSeen,
     BindAsked,

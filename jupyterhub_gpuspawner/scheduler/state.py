@@ -20,6 +20,7 @@ from .tables import Tables
 HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.Submitted: entries.submitted,
     events.Detached: entries.detached,
+    events.Taken: entries.taken,
     events.Cancelled: entries.cancelled,
     events.BootSeen: entries.boot_seen,
     events.BindAsked: leases.bind_asked,

@@ -74,7 +74,7 @@ class RequestsHandler(InternalHandler):
         except StreamClosedError:
             pass
         finally:
-            if self.desk.waiters.leave(waiter) and not waiter.final:
+            if self.desk.waiters.leave(waiter):
                 self.desk.detached(waiter.entry)
 
     def _too_fast(self, wait: int) -> None:
@@ -139,16 +139,22 @@ class CancelHandler(InternalHandler):
 
 
 class LeaseHandler(InternalHandler):
-    """``POST api/internal/leases/<lease>/bind|running|stopping|ended``."""
+    """``POST api/internal/leases/<lease>/taken|bind|running|stopping|ended``."""
 
     async def post(self, lease: str, verb: str) -> None:
         work = {
+            "taken": self._taken,
             "bind": self._bind,
             "running": self._running,
             "stopping": self._stopping,
             "ended": self._ended,
         }[verb]
         await _finish(self, lambda: work(lease, self.request.body))
+
+    async def _taken(self, lease: str, data: bytes) -> dict[str, Any]:
+        bodies.read(bodies.Nothing, data)
+        await self.desk.post(events.Taken(entry_id=lease))
+        return {}
 
     async def _bind(self, lease: str, data: bytes) -> dict[str, Any]:
         body = bodies.read(bodies.Bind, data)
@@ -185,7 +191,7 @@ def routes(prefix: str, desk: Any) -> list[tuple[str, type[JSONHandler], dict[st
         (f"{api}internal/requests", RequestsHandler, with_desk),
         (f"{api}internal/requests/{_ID}/cancel", CancelHandler, with_desk),
         (
-            f"{api}internal/leases/{_ID}/(bind|running|stopping|ended)",
+            f"{api}internal/leases/{_ID}/(taken|bind|running|stopping|ended)",
             LeaseHandler,
             with_desk,
         ),

@@ -147,7 +147,7 @@ class PolicyOptions(Configurable):
         help="""Seconds a waiting request outlives its connection.
 
         A connection that breaks is not a cancel: whoever comes back in time keeps the place
-        in the queue. Default: 15.
+        in the queue. A grant that reached nobody is taken back after as long. Default: 15.
 
         .. versionadded:: 0.1
         """,

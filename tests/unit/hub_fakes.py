@@ -235,6 +235,8 @@ class FakeScheduler:
         #: leases whose intent is stored, with the number of engine effects at that time
         self.gone: dict[str, int] = {}
         self.granted: list[str] = []
+        #: leases that the spawner says it has heard of
+        self.heard: list[str] = []
         self.streams_open = 0
         self.down = False
 
@@ -269,6 +271,9 @@ class FakeScheduler:
             devices=self.devices,
             injection=Injection.BIND,
         )
+
+    async def taken(self, lease: str) -> None:
+        self.heard.append(lease)
 
     async def bind(self, lease: str, container_id: str) -> None:
         def effect() -> None:

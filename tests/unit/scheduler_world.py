@@ -168,6 +168,9 @@ class World:
     def detach(self, entry_id: str) -> list[Decision]:
         return self.do(events.Detached(entry_id=entry_id))
 
+    def take(self, entry_id: str) -> list[Decision]:
+        return self.do(events.Taken(entry_id=entry_id))
+
     def find(self, user: str, container: str, *ids: str, lease: str = "old", **more: Any) -> None:
         self.do(
             events.ContainerFound(

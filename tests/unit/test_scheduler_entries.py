@@ -165,6 +165,50 @@ def test_a_detached_entry_holds_nobody_up():
     assert world.granted(cy)
 
 
+def test_a_grant_that_reached_nobody_is_taken_back_after_the_grace():
+    world = World("g1")
+    ann = world.ask("ann")
+    bob = world.ask("bob")
+    world.detach(ann)
+    world.tick(15)
+    assert world.granted(ann)
+    world.tick(1)
+    assert world.gone_for_good(ann) is EntryState.CANCELLED
+    assert world.granted(bob)
+    with pytest.raises(RefusedError, match="may not start"):
+        world.bind(ann)
+
+
+@pytest.mark.parametrize("first", ["take", "detach"])
+def test_a_grant_that_was_heard_of_outlives_its_connection(first):
+    world = World("g1")
+    ann = world.ask("ann")
+    for verb in sorted(("take", "detach"), key=lambda verb: verb != first):
+        getattr(world, verb)(ann)
+    world.tick(100)
+    world.bind(ann)
+    assert world.lease(ann).state is LeaseState.STARTING
+
+
+def test_a_grant_that_is_asked_for_again_is_waited_for_anew():
+    world = World("g1")
+    ann = world.ask("ann")
+    world.detach(ann)
+    assert world.ask("ann") == ann
+    world.tick(100)
+    assert world.granted(ann)
+
+
+def test_who_only_waits_has_nothing_to_take():
+    world = World("g1")
+    world.run("ann")
+    bob = world.ask("bob")
+    world.take(bob)
+    world.take("nobody")
+    world.detach(bob)
+    assert world.why("bob") is Reason.NOT_ATTACHED
+
+
 @pytest.mark.parametrize(
     ("boot", "kept_until", "lost_after"),
     [
@@ -229,15 +273,13 @@ def test_detaching_twice_keeps_the_first_time_and_unknown_ids_are_nothing():
     assert world.gone_for_good(bob) is EntryState.CANCELLED
 
 
-def test_detaching_after_the_grant_changes_nothing():
+def test_detaching_after_the_bind_changes_nothing():
     world = World("g1")
     lease = world.ask("ann")
-    world.detach(lease)
-    world.tick(30)
-    assert world.granted(lease)
-    assert world.state.tables.entries[lease].state is EntryState.GRANTED
     world.bind(lease)
     assert world.detach(lease) == []
+    world.tick(30)
+    assert world.lease(lease).state is LeaseState.STARTING
 
 
 def test_cancelling_while_waiting_ends_the_entry():

@@ -232,6 +232,11 @@ class Installation(RuleBasedStateMachine):
             self.attached.discard(entry_id)
         self.do(events.Detached(entry_id=entry_id))
 
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        ids = sorted(self.state.tables.entries) or ["nothing"]
+        self.do(events.Taken(entry_id=data.draw(st.sampled_from(ids))))
+
     @rule(boot=st.sampled_from("12"))
     def hub_seen(self, boot: str) -> None:
         self.do(events.BootSeen(boot_id=boot))

@@ -207,6 +207,23 @@ async def test_a_grant_that_nobody_uses_is_taken_back(world: World) -> None:
             await bob.until(event="granted")
 
 
+async def test_a_grant_that_its_spawn_never_heard_of_is_free_again_soon(world: World) -> None:
+    async with world.running():
+        lost, heard = await world.grant("alice"), await world.grant("bob")
+        assert await world.post(f"leases/{heard['id']}/taken") == (200, {})
+        assert await world.states() == ["busy", "busy"]
+        world.clock.now += world.options.detach_grace + 1
+        async with world.ask("carol") as carol:
+            line = await carol.until(event="granted")
+        assert line["lease"]["devices"] == lost["devices"]
+        assert await world.post(f"leases/{heard['id']}/bind", {"container_id": "c" * 64}) == (
+            200,
+            {},
+        )
+        status, body = await world.post(f"leases/{lost['id']}/bind", {"container_id": "d" * 64})
+        assert (status, body["reason"]) == (409, "stopped")
+
+
 async def test_the_queue_survives_a_kill_in_order(world: World) -> None:
     async with world.running():
         await world.run("alice", 2)

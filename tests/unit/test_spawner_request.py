@@ -125,6 +125,14 @@ async def test_who_is_cancelled_in_the_queue_leaves_no_stream_and_no_phantom() -
     assert world.scheduler.told == []
 
 
+async def test_a_grant_is_acknowledged() -> None:
+    world = World()
+    spawner = spawner_of(world)
+    await spawner.run_pre_spawn_hook()
+    await settle()
+    assert world.scheduler.heard == ["lease1"]
+
+
 async def test_the_same_news_is_shown_once() -> None:
     world = World()
     lines = [(2, "busy"), (2, "busy"), (1, "busy"), (0, "The scheduler does not answer")]
