@@ -6,6 +6,7 @@ profile, user or extra option of the configuration can override it.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Mapping
 from typing import Any, cast
@@ -26,7 +27,7 @@ _OURS = ("name", "image", "host_config")
 
 
 async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | None) -> ContainerSpec:
-    """The container for ``granted``. Makes the home volume where it isn't there yet.
+    """The container for ``granted``. Makes home volume and network where they aren't there yet.
 
     Parameters
     ----------
@@ -37,6 +38,9 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
     """
     owner = volumes.owner_id(
         user_id=spawner.user.id, created=spawner.user.created, hub=spawner.hub_name
+    )
+    home, network = await asyncio.gather(
+        _home(spawner, granted.ledger, owner), spawner.user_network(granted.ledger)
     )
     identity = Identity(
         ledger=granted.ledger,
@@ -56,15 +60,28 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
     # on top of ours: without what the Hub sets no server can start
     env = {**options["environment"], **_as_dict(extra.pop("environment", None))}
     labels = {**_as_dict(extra.pop("labels", None)), **server_labels(identity)}
+    host = await _host_config(spawner, granted, limit, network)
+    host["binds"] += home
+    if network and host["network_mode"] == network:
+        alias = {"Aliases": [network_alias(spawner.name)]}
+        options["networking_config"] = {"EndpointsConfig": {network: alias}}
     options.update(extra)
     options["environment"] = _environment(spawner, env, granted)
     return ContainerSpec(
         name=spawner.object_name,
         image=spawner.image,
         labels=labels,
-        host=await _host_config(spawner, granted, limit, owner),
+        host=host,
         options={name: value for name, value in options.items() if name not in _OURS},
     )
+
+
+def network_alias(server: str) -> str:
+    """The name under which the user's other servers find this one.
+
+    Never one word alone for a named server: it must not stand in for the Hub's own name.
+    """
+    return f"server-{volumes.slug(server)}" if server else "server"
 
 
 def image_command(client: docker.DockerClient, ref: str) -> list[str] | None:
@@ -77,13 +94,13 @@ def image_command(client: docker.DockerClient, ref: str) -> list[str] | None:
 
 
 async def _host_config(
-    spawner: Any, granted: Granted, limit: ResourceLimits | None, owner: str
+    spawner: Any, granted: Granted, limit: ResourceLimits | None, network: str | None
 ) -> dict[str, Any]:
     injected = devices.host_config(granted.devices, granted.injection)
     host: dict[str, Any] = {
         "links": spawner.links,
         "mounts": spawner.mount_binds,
-        "network_mode": spawner.network_name,
+        "network_mode": network or spawner.network_name,
     }
     if spawner.drop_capabilities:
         host.update(limits.isolation())
@@ -96,7 +113,6 @@ async def _host_config(
     host["auto_remove"] = False
     host["binds"] = [
         *devices.merge_binds(spawner.volume_binds, devices.merge_binds(host.get("binds"), ())),
-        *await _home(spawner, granted.ledger, owner),
         *injected["binds"],
     ]
     host["device_requests"] = [

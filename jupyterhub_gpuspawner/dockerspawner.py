@@ -23,12 +23,13 @@ from .engine import containers, volumes
 from .engine.limits import ResourceLimits
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch, Follower
-from .errors import EngineError, GPUSpawnerError, ImageMissing
+from .errors import GPUSpawnerError, ImageMissing
 from .kinds import AbsolutePath
 from .launch import ContainerVerbs, Launch
 from .profiles import ResolvedProfile
 from .refusal import refusal
 from .spawner import GPUSpawnerMixin
+from .user_network import UserNetworkTraits
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ _pools: dict[str, EnginePool] = {}
 _watches: dict[tuple[int, str], EngineWatch] = {}
 
 
-class GPUDockerSpawner(GPUSpawnerMixin, ContainerVerbs, DockerSpawner):
+class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, DockerSpawner):
     """Start each server with exactly the GPUs that the scheduler leased to it."""
 
     #: the engine's id of the container; empty = none
@@ -275,6 +276,7 @@ class GPUDockerSpawner(GPUSpawnerMixin, ContainerVerbs, DockerSpawner):
         if self._check_pending:
             self._configured.setdefault("http_timeout", self.http_timeout)
             self.http_timeout = ADOPTED_PATIENCE
+            await self.rejoin(self.object_id)
         try:
             return await self._poll()
         except (GPUSpawnerError, docker.errors.DockerException, OSError) as error:
@@ -333,11 +335,6 @@ class GPUDockerSpawner(GPUSpawnerMixin, ContainerVerbs, DockerSpawner):
         if self._ledger_id:
             self._watch(self._ledger_id).unfollow(container_id)
 
-    def url_of(self, host: str, port: int) -> str:
-        """The server's URL at an address of its container."""
-        shown = f"[{host}]" if ":" in host else host
-        return f"{'https' if self.internal_ssl else 'http'}://{shown}:{port}"
-
     def follow(self, container_id: str, follower: Follower | None = None) -> None:
         """Call ``follower`` once when the container ends; None = have the Hub notice it."""
         self._watch(self._ledger_id).follow(container_id, follower or self._tell_the_hub)
@@ -353,17 +350,6 @@ class GPUDockerSpawner(GPUSpawnerMixin, ContainerVerbs, DockerSpawner):
     def sees_alive(self, container_id: str) -> bool:
         """Whether the engine's events say that the container runs."""
         return self._watch(self._ledger_id).is_live(container_id) is True
-
-    async def get_url(self) -> str:
-        """Where the server is. Never raises: the Hub would not start."""
-        try:
-            ip, port = await self.get_ip_and_port()
-            if not ip:
-                raise EngineError("the container has no address")
-            return self.url_of(str(ip), int(port))
-        except Exception as error:  # noqa: BLE001 - an aborted Hub start is worse than an old URL
-            self.log.warning("%s: address not known: %s", self._log_name, error)
-            return str(self.server.url) if self.server is not None else ""
 
     # -- state -----------------------------------------------------------------------------
 

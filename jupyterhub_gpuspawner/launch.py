@@ -23,6 +23,7 @@ from .docker_spec import build_spec
 from .ending import tell_ended
 from .engine import containers
 from .engine.containers import ContainerSpec, ExitReport
+from .engine.networks import says_no_network
 from .errors import (
     EngineConflict,
     EngineError,
@@ -54,6 +55,10 @@ class ContainerVerbs:
         """What to create for a lease."""
         spawner: Any = self
         return await build_spec(spawner, granted, spawner.kernel_limits)
+
+    async def user_network(self, ledger: str) -> str | None:
+        """Have the network that the user's servers share; its name, or None without one."""
+        return None
 
     async def await_started(self, container_id: str) -> None:
         """Return when the process runs. A container's does, once the engine said so."""
@@ -95,7 +100,7 @@ class Launch:
                 await self._bind(container_id)
                 spawner.say(60, "Starting the server")
                 self._watch(container_id)
-                await spawner.engine(spawner.verbs.start_new, container_id)
+                await self._start(container_id)
                 await spawner.await_started(container_id)
             spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
             url = await self._wait_until_up(container_id)
@@ -146,6 +151,17 @@ class Launch:
                 self._spawner.say(50, "Waiting for the scheduler to answer")
             await asyncio.sleep(pause)
             pause = min(2 * pause, BIND_MOST)
+
+    async def _start(self, container_id: str) -> None:
+        """Start it. The network may be gone again: it was unused until now."""
+        spawner, granted = self._spawner, self._granted
+        try:
+            await spawner.engine(spawner.verbs.start_new, container_id)
+        except docker.errors.NotFound as error:
+            if not says_no_network(error) or not await spawner.user_network(granted.ledger):
+                raise
+            self._log.info("%s: its network was removed, and is made again", self._name)
+            await spawner.engine(spawner.verbs.start_new, container_id)
 
     async def _wait_until_up(self, container_id: str) -> str:
         """Probe the server every 50 ms, and look whether its container still lives."""

@@ -8,6 +8,8 @@ import shlex
 import socket
 from pathlib import Path
 
+from docker.errors import NotFound
+
 from deploy.quickstart.progress import step
 from jupyterhub_gpuspawner.discovery.nvml import NvmlAbsent, NvmlSource
 from jupyterhub_gpuspawner.engine.connect import connect
@@ -63,7 +65,13 @@ def bridge_address() -> str:
     """The address of this machine on the engine's default bridge, where servers find the hub."""
     if os.environ.get("GPUS_BRIDGE_IP"):
         return os.environ["GPUS_BRIDGE_IP"]
-    network = connect(None, 30.0).networks.get("bridge").attrs
+    try:
+        network = connect(None, 30.0).networks.get("bridge").attrs
+    except NotFound:
+        raise ConfigError(
+            "the engine has no network 'bridge': set GPUS_BRIDGE_IP to an address of this machine, "
+            "at which servers can call the hub"
+        ) from None
     for part in network["IPAM"]["Config"] or []:
         # an IPv6 pool may stand beside it
         if "." in part.get("Gateway", ""):

@@ -1,4 +1,4 @@
-"""Names of the labels that containers and volumes of ours carry, and how to read them.
+"""Names of the labels that containers, volumes and networks of ours carry, and how to read them.
 
 Labels are the identity of what we made: a name can be taken by anybody, a label with our
 ledger's id can't be there by chance. Pure functions.
@@ -35,10 +35,12 @@ HUB_SERVERNAME = "hub.jupyter.org/servername"
 
 
 class Kind(Text):
-    """What a container or volume is for."""
+    """What a container, volume or network is for."""
 
     SERVER = "server"
     HOME = "home"
+    #: a user's own network
+    NETWORK = "network"
     #: the volume that says which ledger owns the engine
     OWNER = "owner"
 
@@ -96,6 +98,18 @@ def home_labels(*, ledger: str, user: str, owner: str) -> dict[str, str]:
         USER: user,
         OWNER: owner,
         NAME: f"home of {user}",
+        HUB_USERNAME: user,
+    }
+
+
+def network_labels(*, ledger: str, user: str, owner: str) -> dict[str, str]:
+    """Return the labels of a user's network. ``user`` is the name when it was made."""
+    return {
+        KIND: Kind.NETWORK.value,
+        LEDGER: ledger,
+        USER: user,
+        OWNER: owner,
+        NAME: f"network of {user}",
         HUB_USERNAME: user,
     }
 

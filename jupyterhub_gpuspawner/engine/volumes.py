@@ -59,12 +59,12 @@ def owner_id(*, user_id: int, created: datetime | None, hub: str) -> str:
         if created.tzinfo is not None:
             created = created.astimezone(timezone.utc).replace(tzinfo=None)
         moment = created.isoformat(timespec="microseconds")
-    return _digest(hub, str(user_id), moment)[:32]
+    return digest(hub, str(user_id), moment)[:32]
 
 
 def home_volume_name(username: str, owner: str) -> str:
     """Return a name for a new home: ``gpus-home-<slug>-<12 hex digits of the owner>``."""
-    return f"gpus-home-{slug(username)}-{_digest('home', owner)[:12]}"
+    return f"gpus-home-{slug(username)}-{digest('home', owner)[:12]}"
 
 
 def container_name(username: str, server: str, hub: str) -> str:
@@ -76,7 +76,7 @@ def container_name(username: str, server: str, hub: str) -> str:
     readable = slug(username)
     if server:
         readable = f"{readable[:18]}-{slug(server)[:18]}"
-    return f"gpus-{readable}-{_digest('server', hub, username, server)[:12]}"
+    return f"gpus-{readable}-{digest('server', hub, username, server)[:12]}"
 
 
 def slug(text: str) -> str:
@@ -136,7 +136,7 @@ def check_home(name: str, found: Mapping[str, str] | None, owner: str) -> None:
     )
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
     """Return a hex digest; the lengths keep ("ab", "c") and ("a", "bc") apart."""
     data = b"".join(
         b"%d:%b" % (len(raw), raw)

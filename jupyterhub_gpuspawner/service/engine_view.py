@@ -12,6 +12,7 @@ import docker.errors
 from ..engine import labels
 from ..engine.containers import remove, stop
 from ..engine.faults import says_gone
+from ..engine.networks import UserNetwork, list_networks, remove_network
 from ..engine.observe import Observation, from_inspect, observe, observe_all
 from ..engine.owner import claim_engine
 from ..engine.pool import EnginePool
@@ -114,6 +115,20 @@ class EngineView:
                     raise
 
         await self._pool.run(_key(container_id), work, LOOK_LIMIT)
+
+    async def networks(self) -> tuple[UserNetwork, ...]:
+        """The users' networks."""
+        return await self._pool.run(
+            "networks", lambda client: list_networks(client, self._ledger), LOOK_LIMIT
+        )
+
+    async def remove_network(self, network_id: str) -> bool:
+        """Remove a user's network; False = it is in use after all."""
+        return await self._pool.run(
+            f"network {network_id[:12]}",
+            lambda client: remove_network(client, network_id),
+            LOOK_LIMIT,
+        )
 
     def _look(self, client: docker.DockerClient) -> Seen:
         ours = tuple(observe_all(client, self._ledger))

@@ -211,6 +211,17 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
+    network_grace = Seconds(
+        60.0,
+        help="""Seconds a user's network outlives the user's last server.
+
+        Counted from the comparison that finds it unused, so that who starts again soon finds it
+        there. Networks that a crash left go the same way. Default: 60.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     def __init__(self, **kwargs: Any) -> None:
         section = (kwargs.get("config") or Config()).get("GPUScheduler", {})
         known = sorted(self.class_trait_names(config=True))

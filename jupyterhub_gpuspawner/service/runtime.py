@@ -22,6 +22,7 @@ from .actor import Actor, Store
 from .desk import Desk, Phase, Status
 from .engine_view import EngineView
 from .inventory import Inventory, make_sources
+from .networks import NetworkKeeper, Pace
 from .options import GPUScheduler
 from .reconcile import Graces
 from .reconciler import Reconciler, Scope
@@ -146,9 +147,10 @@ class Runtime:
             cdi_dir=options.cdi_dir,
             local_engine=local,
         )
+        engine = self._outside.engine(ledger.id)
         desk.reconciler = Reconciler(
             actor,
-            self._outside.engine(ledger.id),
+            engine,
             desk.inventory,
             desk.metrics,
             _scope(options, ledger.id),
@@ -165,6 +167,7 @@ class Runtime:
             "reconcile": desk.reconciler.run(),
             "events": desk.reconciler.follow(self._outside.events(ledger.id)),
             "clock": self._tick(actor),
+            "networks": NetworkKeeper(actor, engine, _pace(options), clock).run(),
         }
         if self._outside.hub is not None:
             parts["requeue"] = Requeue(desk, self._outside.hub).run()
@@ -262,6 +265,10 @@ def _scope(options: GPUScheduler, ledger: str) -> Scope:
             start=options.start_deadline,
         ),
     )
+
+
+def _pace(options: GPUScheduler) -> Pace:
+    return Pace(interval=options.reconcile_interval, grace=options.network_grace)
 
 
 def _bound(state: SchedulerState) -> frozenset[str]:

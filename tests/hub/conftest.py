@@ -86,7 +86,7 @@ def run_hub(engine: Any, client: Any, image: str, after: str = AFTER) -> Iterato
 
 
 def clear(client: Any) -> None:
-    """Remove the containers and volumes of ours. The testbed's engine has no others."""
+    """Remove containers, volumes and networks of ours. The testbed's engine has no others."""
     chosen = {"label": labels.LEDGER}
     for container in client.containers.list(all=True, filters=chosen, ignore_removed=True):
         with suppress(Exception):
@@ -94,6 +94,9 @@ def clear(client: Any) -> None:
     for volume in client.volumes.list(filters=chosen):
         with suppress(Exception):
             volume.remove(force=True)
+    for network in client.networks.list(filters=chosen):
+        with suppress(Exception):
+            network.remove()
 
 
 @pytest.fixture

@@ -229,6 +229,11 @@ class Engine:
         except FileNotFoundError:
             return "(no log)"
 
+    @property
+    def pid(self) -> int:
+        """The process that holds the node's namespaces."""
+        return self._started().holder.pid
+
     # --- how it is connected ---
 
     #: of ``unshare``: the namespaces that the node has of its own

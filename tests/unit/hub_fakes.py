@@ -59,10 +59,12 @@ class Api:
     def __init__(self) -> None:
         self.containers_by_id: dict[str, dict[str, Any]] = {}
         self.volumes_by_name: dict[str, dict[str, Any]] = {}
+        self.networks_by_name: dict[str, dict[str, Any]] = {}
         self.images = {"stub": ["serve"]}
         self.log = b"its last words\n"
         #: ("create" | "start" | "stop" | "remove", container id) in the order they took effect
         self.done: list[tuple[str, str]] = []
+        self.base_url = "http+docker://localhost"
         self._ids = itertools.count(1)
 
     def find(self, which: str) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class Api:
             "Config": {"Labels": dict(found), "Options": options},
             "HostConfig": options.get("host_config") or {},
             "State": {"Status": state, "StartedAt": NEVER, "ExitCode": 0, "OOMKilled": False},
-            "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "127.0.0.1"}}},
+            "NetworkSettings": {"Networks": {_mode(options): {"IPAddress": "127.0.0.1"}}},
         }
         self.done.append(("create", key))
         if state != "created":
@@ -97,7 +99,12 @@ class Api:
         return {"Id": key}
 
     def start(self, which: str) -> None:
-        state = self.find(which)["State"]
+        info = self.find(which)
+        state = info["State"]
+        for name in info["NetworkSettings"]["Networks"]:
+            if name != "bridge" and name not in self.networks_by_name:
+                words = f"network {name} not found"
+                raise docker.errors.NotFound("404", answered(404), words)
         state.update(Status="running", StartedAt="2026-01-01T00:00:00Z")
         self.done.append(("start", which))
 
@@ -140,6 +147,30 @@ class Api:
             if all(volume["Labels"].get(key) == value for key, value in wanted)
         ]
         return {"Volumes": fit}
+
+    def networks(self, filters: Any = None) -> list[dict[str, Any]]:
+        wanted = [text.partition("=")[::2] for text in (filters or {}).get("label", ())]
+        return [
+            network
+            for network in self.networks_by_name.values()
+            if all(network["Labels"].get(key) == value for key, value in wanted)
+        ]
+
+    def create_network(self, name: str, *, ipam: Any, labels: Any, **options: Any) -> None:
+        if name in self.networks_by_name:
+            words = f"network with name {name} already exists"
+            raise docker.errors.APIError("409", answered(409), words)
+        self.networks_by_name[name] = {
+            "Id": f"net-{name}",
+            "Name": name,
+            "Labels": dict(labels),
+            "IPAM": ipam,
+            **options,
+        }
+
+
+def _mode(options: Any) -> str:
+    return str((options.get("host_config") or {}).get("NetworkMode", "bridge"))
 
 
 class World:
@@ -413,9 +444,12 @@ def new_user(world: World, options: dict[str, Any] | None = None, name: str = ""
     return User(orm_user, settings)
 
 
-def in_mid_spawn(user: User) -> Any:
+def in_mid_spawn(user: User, server: str = "") -> Any:
     """The user's spawner as ``User.spawn`` has prepared it when it asks for a server."""
-    spawner = user.spawners[""]
+    if server not in user.orm_user.orm_spawners:
+        database().add(orm.Spawner(name=server, user=user.orm_user))
+        database().commit()
+    spawner = user.spawners[server]
     from jupyterhub.objects import Server
 
     orm_server = orm.Server(base_url=f"{user.base_url}")

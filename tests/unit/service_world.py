@@ -22,6 +22,7 @@ from traitlets.config import Config
 from jupyterhub_gpuspawner.client import SchedulerClient
 from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.engine.events import ContainerEvent, Item, Reconnected
+from jupyterhub_gpuspawner.engine.networks import UserNetwork
 from jupyterhub_gpuspawner.engine.observe import Observation
 from jupyterhub_gpuspawner.errors import (
     EngineConflict,
@@ -96,6 +97,9 @@ class FakeEngine:
     down: EngineError | None = None
     #: ids that a removal leaves where they are, with a time-out
     stuck: set[str] = field(default_factory=set)
+    networks_there: tuple[UserNetwork, ...] = ()
+    networks_gone: list[str] = field(default_factory=list)
+    network_looks: int = 0
     #: running containers of other people
     others: tuple[Observation, ...] = ()
     memory: int = 2**34
@@ -174,6 +178,18 @@ class FakeEngine:
             raise EngineConflict("You cannot remove a running container")
         if self.containers.pop(container_id, None) is not None:
             self.removed.append(container_id)
+
+    async def networks(self) -> tuple[UserNetwork, ...]:
+        self.network_looks += 1
+        await self._answer()
+        return self.networks_there
+
+    async def remove_network(self, network_id: str) -> bool:
+        await self._answer()
+        self.networks_gone.append(network_id)
+        left = (one for one in self.networks_there if one.network_id != network_id)
+        self.networks_there = tuple(left)
+        return True
 
     async def _answer(self) -> None:
         await asyncio.sleep(0)

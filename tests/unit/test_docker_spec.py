@@ -8,12 +8,12 @@ import docker.types
 import pytest
 
 from jupyterhub_gpuspawner.client import Granted
-from jupyterhub_gpuspawner.docker_spec import build_spec
+from jupyterhub_gpuspawner.docker_spec import build_spec, network_alias
 from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.engine.containers import ContainerSpec
 from jupyterhub_gpuspawner.engine.limits import ResourceLimits
 from jupyterhub_gpuspawner.scheduler.models import Device, Injection
-from tests.unit.hub_fakes import World, spawner_of
+from tests.unit.hub_fakes import World, in_mid_spawn, new_user, spawner_of
 
 LIMIT = ResourceLimits(mem_limit=2**30, cpu_limit=2.0, pids_limit=100)
 REAL = Device(id="GPU-1", node="n", index=0, model="T", memory=1)
@@ -112,7 +112,8 @@ async def test_extra_options_set_neither_name_nor_image_nor_a_second_host_config
     extra = {"name": "x", "image": "evil", "host_config": {"Privileged": True}, "domainname": "d"}
     spec, spawner = await spec_of({"extra_create_kwargs": extra})
     assert (spec.name, spec.image) == (spawner.object_name, "stub")
-    assert set(spec.options) == {"command", "environment", "volumes", "ports", "domainname"}
+    usual = {"command", "environment", "volumes", "ports", "networking_config"}
+    assert set(spec.options) == {*usual, "domainname"}
 
 
 async def test_the_home_is_a_volume_of_the_owner_and_none_where_it_is_not_wanted() -> None:
@@ -126,3 +127,47 @@ async def test_the_home_is_a_volume_of_the_owner_and_none_where_it_is_not_wanted
 async def test_without_limits_the_extra_options_count() -> None:
     spec, _ = await spec_of({"extra_host_config": {"mem_limit": "1g"}}, limit=None)
     assert spec.host["mem_limit"] == "1g"
+
+
+async def test_a_server_is_on_its_users_network_alone_and_found_there_by_name() -> None:
+    spec, spawner = await spec_of({})
+    (network,) = spawner.world.api.networks_by_name
+    assert network.startswith("user-net-")
+    assert spec.host["network_mode"] == network
+    assert spec.options["networking_config"] == {
+        "EndpointsConfig": {network: {"Aliases": ["server"]}}
+    }
+
+
+def test_a_named_servers_alias_is_never_one_that_the_hub_may_have() -> None:
+    assert network_alias("hub") == "server-hub"
+    assert network_alias("Größe 1") == "server-groe-1"
+    assert network_alias("") == "server"
+
+
+@pytest.mark.parametrize("options", [{"user_networks": False}, {"network_name": "site"}])
+async def test_a_network_of_the_admins_is_used_as_it_is(options: dict[str, Any]) -> None:
+    spec, spawner = await spec_of(options)
+    assert spec.host["network_mode"] == options.get("network_name", "bridge")
+    assert "networking_config" not in spec.options
+    assert spawner.world.api.networks_by_name == {}
+
+
+async def test_a_network_mode_among_the_extra_options_wins() -> None:
+    spec, _ = await spec_of({"extra_host_config": {"network_mode": "site"}})
+    assert spec.host["network_mode"] == "site"
+    assert "networking_config" not in spec.options
+
+
+async def test_all_servers_of_a_user_share_one_network_and_two_users_share_none() -> None:
+    world = World()
+    first = new_user(world)
+    granted = Granted(lease="l", node="n", ledger="l1", devices=(), injection=Injection.BIND)
+    modes = []
+    for spawner in (
+        in_mid_spawn(first),
+        in_mid_spawn(first, "train"),
+        in_mid_spawn(new_user(world)),
+    ):
+        modes.append((await build_spec(spawner, granted, LIMIT)).host["network_mode"])
+    assert modes[0] == modes[1] != modes[2]

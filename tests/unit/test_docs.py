@@ -25,6 +25,7 @@ from jupyterhub_gpuspawner.scheduler.models import Limits, Reason, Settings
 from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.spawner import GPUSpawnerMixin
+from jupyterhub_gpuspawner.user_network import UserNetworkTraits
 from tests.unit.scheduler_world import GIB, World, gpu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +102,8 @@ def test_the_generated_pages_are_up_to_date() -> None:
 def test_every_option_of_ours_is_documented_and_every_documented_one_exists() -> None:
     documented = set(re.findall(r"^### c\.(\w+\.\w+)$", reference("options"), re.MULTILINE))
     ours = {f"GPUScheduler.{name}" for name in GPUScheduler.class_trait_names(config=True)}
-    for cls in (GPUSpawnerMixin, LimitTraits, SchedulerLink, GPUDockerSpawner):
+    parts = (GPUSpawnerMixin, LimitTraits, SchedulerLink, UserNetworkTraits, GPUDockerSpawner)
+    for cls in parts:
         ours |= {f"GPUDockerSpawner.{name}" for name in cls.class_own_traits(config=True)}
     inherited = {f"GPUDockerSpawner.{n}" for n in ("mem_limit", "cpu_limit")}
     assert documented == ours - inherited

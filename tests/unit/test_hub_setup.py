@@ -174,3 +174,31 @@ def test_the_spawner_uses_the_token_that_the_service_uses(
 def test_a_spawner_without_setup_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"setup\(c\)"):
         assert SchedulerLink().scheduler
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("network_pool", ["10.0.0.1/16"], "10.0.0.1/16"),
+        ("network_pool", [], "empty"),
+        ("network_size", 31, "24 to 29"),
+        ("network_size", "28", "expected an int"),
+    ],
+)
+def test_a_wrong_range_for_users_networks_stops_the_hub_with_one_line(
+    c: Any, option: str, value: Any, words: str
+) -> None:
+    c.GPUDockerSpawner[option] = value
+    with pytest.raises(SystemExit, match=words) as failure:
+        setup(c)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(("extra", "fits"), [("10.99.0.0/16", True), ("no range", False)])
+def test_ranges_for_users_networks_may_be_appended(c: Any, extra: str, fits: bool) -> None:
+    c.GPUDockerSpawner.network_pool.append(extra)
+    if fits:
+        setup(c)
+        return
+    with pytest.raises(SystemExit, match="no range"):
+        setup(c)

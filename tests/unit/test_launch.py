@@ -249,3 +249,31 @@ async def test_a_lease_that_was_used_is_not_given_back_twice() -> None:
     spawner.clear_state()
     await settle()
     assert world.scheduler.verbs() == ["bind", "running", "stopping", "ended"]
+
+
+async def test_a_network_that_goes_between_create_and_start_is_made_again() -> None:
+    world = World()
+    spawner = spawner_of(world)
+    real, lost = world.api.start, []
+
+    def start(which: str) -> None:
+        if not lost:
+            lost.extend(world.api.networks_by_name)
+            world.api.networks_by_name.clear()
+        real(which)
+
+    world.api.start = start  # type: ignore[method-assign]
+    check(world, spawner, await run(world, spawner))
+    assert ours(world) == ["running"]
+    assert list(world.api.networks_by_name) == lost
+
+
+async def test_a_network_that_can_not_be_made_ends_the_start_with_one_reason() -> None:
+    world = World()
+    spawner = spawner_of(world, {"network_pool": ["10.0.0.0/28"]})
+    taken = {"Config": [{"Subnet": "10.0.0.0/8"}]}
+    world.api.networks_by_name["vpn"] = {"Id": "x", "Name": "vpn", "Labels": {}, "IPAM": taken}
+    result = await run(world, spawner)
+    check(world, spawner, result)
+    assert "No network can be made" in str(getattr(result, "jupyterhub_message", ""))
+    assert not [verb for verb, _ in world.api.done if verb == "create"]
