@@ -28,6 +28,9 @@ LIVE = frozenset({"running", "paused", "restarting"})
 #: states whose end is still to come: a container is followed from before its start on
 WAITED_FOR = LIVE | {"created"}
 
+#: seconds until a list that failed is tried again
+RETRY = 2.0
+
 Follower = Callable[[], Awaitable[object]]
 
 
@@ -60,7 +63,8 @@ class EngineWatch:
         self._states: dict[str, str] = {}
         self._seen_at: float | None = None
         self._followers: dict[str, Follower] = {}
-        self._asked_at = clock()
+        #: when to list next
+        self._due_at = clock() + interval
         self._task: asyncio.Task[None] | None = None
         #: followers at work: the event loop keeps no reference
         self._told: set[asyncio.Future[object]] = set()
@@ -96,29 +100,40 @@ class EngineWatch:
         async with EngineEvents(
             self._ledger_id, self._pool.base_url, self._pool.options, silence=2 * self._interval
         ) as events:
-            while True:
-                # since the last list: a stream of events must not put it off for ever
-                wait = max(0.0, self._asked_at + self._interval - self._clock())
-                try:
-                    item = await asyncio.wait_for(events.__anext__(), wait)
-                except asyncio.TimeoutError:
-                    item = Reconnected(why="interval")
-                except StopAsyncIteration:
-                    return
-                if isinstance(item, Reconnected):
-                    await self._list()
-                else:
-                    self._take(item)
+            news = asyncio.ensure_future(events.__anext__())
+            try:
+                while True:
+                    # since the last list: a stream of events must not put it off for ever
+                    wait = max(0.0, self._due_at - self._clock())
+                    # Not wait_for: before Python 3.12 it loses a cancel that comes with an event.
+                    await asyncio.wait([news], timeout=wait)
+                    if not news.done():
+                        await self._list()
+                        continue
+                    try:
+                        item = news.result()
+                    except StopAsyncIteration:
+                        return
+                    news = asyncio.ensure_future(events.__anext__())
+                    if isinstance(item, Reconnected):
+                        await self._list()
+                    else:
+                        self._take(item)
+            finally:
+                news.cancel()
 
     async def _list(self) -> None:
         """Look at all servers. An error leaves the picture as it is: it only grows old."""
-        self._asked_at = asked_at = self._clock()
+        asked_at = self._clock()
+        self._due_at = asked_at + self._interval
         # one that is followed from now on may be younger than the list
         followed = list(self._followers)
         try:
             self._states = await self._pool.run(f"list {self._ledger_id}", self._list_states)
         except (EngineError, docker.errors.DockerException) as error:
             log.warning("the engine's containers can't be listed: %s", error)
+            # until it works each poll asks for its own container: soon again
+            self._due_at = self._clock() + min(RETRY, self._interval)
             return
         self._seen_at = asked_at
         for container_id in followed:

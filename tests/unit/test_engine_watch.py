@@ -127,6 +127,27 @@ async def test_an_error_keeps_the_picture_and_the_watch(setup: Setup, error: Exc
     assert setup.told == ["a"]
 
 
+async def test_a_list_that_failed_is_tried_again_soon(setup: Setup) -> None:
+    setup.pool.error = EngineUnknown("no answer")
+    setup.events.items.put_nowait(Reconnected())
+    await setup.run()
+    listed = setup.pool.listed
+    setup.pool.error = None
+    setup.now += module.RETRY
+    setup.events.send("start", "c")  # any event makes it look at the clock
+    await setup.run()
+    assert setup.pool.listed == listed + 1
+
+
+async def test_a_watch_that_is_closed_in_the_moment_of_an_event_ends(setup: Setup) -> None:
+    for _ in range(20):
+        setup.watch.start()
+        await setup.run()
+        setup.events.send("start", "c")
+        await asyncio.sleep(0)
+        await asyncio.wait_for(setup.watch.close(), 5)
+
+
 async def test_an_end_is_told_once_although_events_come_twice(setup: Setup) -> None:
     setup.follow("a")
     for action in ("die", "die", "destroy"):
