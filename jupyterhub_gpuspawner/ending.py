@@ -65,10 +65,18 @@ class Ending:
         spawner = self._spawner
         spawner.unfollow(container_id)
         if lease:
-            await spawner.hint(spawner.scheduler.stopping(lease, Reason.STOPPED.value))
-        await spawner.engine(spawner.verbs.stop, container_id, grace)
-        await spawner.engine(spawner.verbs.remove, container_id)
-        self._forget(container_id)
+            await spawner.want_gone(lease, Reason.STOPPED.value)
+        try:
+            await spawner.engine(spawner.verbs.stop, container_id, grace)
+            await spawner.engine(spawner.verbs.remove, container_id)
+            self._forget(container_id)
+        except (EngineError, docker.errors.DockerException) as error:
+            # the Hub says "stopped" now and forgets the container, and tells nobody why
+            spawner.log.error("%s: stop: left to the scheduler: %s", spawner._log_name, error)
+            if lease:
+                # it sees that the container is still there, and does not wait for us any longer
+                await self._tell(lease, Reason.STOPPED, "", None)
+            raise
         if lease:
             await self._tell(lease, Reason.STOPPED, "", None)
         spawner.last_end = None

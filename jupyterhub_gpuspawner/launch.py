@@ -205,7 +205,7 @@ class Launch:
         reason = Reason.CANCELLED if cancelled else Reason.EXITED
         note = error.user_message if isinstance(error, GPUSpawnerError) else ""
         spawner.unfollow(spawner.object_id)
-        await spawner.hint(spawner.scheduler.stopping(lease, reason.value))
+        await spawner.want_gone(lease, reason.value)
         try:
             # a create that was cancelled went on in its thread: its container has our name
             found = await spawner.engine(spawner.verbs.name_taken, spawner.object_name)

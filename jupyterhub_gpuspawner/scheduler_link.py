@@ -12,11 +12,14 @@ from typing import Any
 from traitlets.config import Configurable
 
 from .client import SchedulerClient
-from .errors import ConfigError, GPUSpawnerError
+from .errors import ConfigError, GPUSpawnerError, SchedulerUnavailable
 from .kinds import FilePath, HttpURL
 
 #: seconds that a report to the scheduler may take; it is a hint, reconcile finds the truth
 REPORT_PATIENCE = 3.0
+
+#: seconds between two tries to have an intent stored: first, and at most
+INSIST_FIRST, INSIST_MOST = 1.0, 10.0
 
 #: environment variable with the service token, instead of the file
 TOKEN_VARIABLE = "GPUS_SERVICE_TOKEN"
@@ -96,9 +99,44 @@ class SchedulerLink(Configurable):
             # whoever waits for it raises it; if nobody does, it must not vanish
             self.log.debug("%s: %r", self._log_name, task.exception())
 
-    async def hint(self, report: Awaitable[Any]) -> None:
-        """Tell the scheduler; it finds out by itself where this does not reach it."""
+    async def hint(self, report: Awaitable[Any]) -> bool:
+        """Tell the scheduler; it finds out by itself where this does not reach it.
+
+        False where nothing is known about the report.
+        """
         try:
             await asyncio.wait_for(report, REPORT_PATIENCE)
         except (GPUSpawnerError, asyncio.TimeoutError) as error:
             self.log.warning("%s: report to the scheduler: %s", self._log_name, error or "late")
+            return not isinstance(error, (SchedulerUnavailable, asyncio.TimeoutError))
+        return True
+
+    async def want_gone(self, lease: str, reason: str) -> bool:
+        """Have the scheduler store that a server shall go; False where it does not answer yet.
+
+        Then it is told as soon as it does: an engine that fails as well may have left a running
+        container, which nobody else would ever stop.
+        """
+        if await self.hint(self.scheduler.stopping(lease, reason)):
+            return True
+        self.own(self._insist(lease, reason))
+        return False
+
+    async def _insist(self, lease: str, reason: str) -> None:
+        pause = INSIST_FIRST
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, INSIST_MOST)
+            try:
+                await self.scheduler.stopping(lease, reason)
+            except SchedulerUnavailable as error:
+                self.log.debug("%s: lease %s: %s", self._log_name, lease, error)
+            except GPUSpawnerError as error:
+                # an answer: the lease is over
+                self.log.info("%s: lease %s: %s", self._log_name, lease, error)
+                return
+            else:
+                self.log.info(
+                    "%s: the scheduler knows now that lease %s ends", self._log_name, lease
+                )
+                return

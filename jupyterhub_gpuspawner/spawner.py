@@ -218,7 +218,7 @@ class GPUSpawnerMixin(_Base):
 
     async def _return(self, lease: str) -> None:
         reason = Reason.CANCELLED.value
-        await self.hint(self.scheduler.stopping(lease, reason))
+        await self.want_gone(lease, reason)
         await self.hint(
             self.scheduler.ended(lease, reason=reason, note="", exit_code=None, oom=False)
         )

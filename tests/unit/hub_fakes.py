@@ -472,6 +472,7 @@ def no_waiting(monkeypatch: Any) -> None:
     monkeypatch.setattr(launch, "BIND_FIRST", 0.0)
     monkeypatch.setattr(launch, "BIND_MOST", 0.0)
     monkeypatch.setattr(launch, "PROBE_PAUSE", 0.0)
+    monkeypatch.setattr(scheduler_link, "INSIST_FIRST", 0.0)
 
 
 async def settle() -> None:
@@ -482,7 +483,8 @@ async def settle() -> None:
         others = [task for task in asyncio.all_tasks() if task is not here]
         if not others and not scheduler_link._OWNED:
             return
-        await asyncio.wait(others, timeout=5)
+        if others:
+            await asyncio.wait(others, timeout=5)
 
 
 def ours(world: World) -> list[str]:

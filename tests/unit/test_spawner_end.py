@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_gpuspawner.dockerspawner import ADOPTED_PATIENCE
-from jupyterhub_gpuspawner.errors import EngineUnknown
+from jupyterhub_gpuspawner.errors import EngineUnknown, RefusedError
 from tests.unit.hub_fakes import Gone, World, no_waiting, ours, settle, spawner_of
 
 
@@ -227,3 +227,41 @@ async def test_the_address_never_raises() -> None:
     assert await spawner.get_url() == known
     spawner.forget_server()
     assert await spawner.get_url() == ""
+
+
+async def test_a_stop_while_nobody_answers_is_done_when_the_scheduler_is_back() -> None:
+    world, spawner = await running()
+    world.engine.down = world.scheduler.down = True
+    with pytest.raises(EngineUnknown):
+        await spawner.stop()
+    # what the Hub does after a stop, failed or not
+    spawner.clear_state()
+    assert ours(world) == ["running"]
+    assert "lease1" not in world.scheduler.gone
+    world.scheduler.down = False
+    await settle()
+    assert "lease1" in world.scheduler.gone, "the scheduler stops it as soon as it can"
+
+
+async def test_a_stop_that_the_engine_fails_is_left_to_the_scheduler_at_once() -> None:
+    world, spawner = await running()
+    world.engine.down = True
+    with pytest.raises(EngineUnknown):
+        await spawner.stop()
+    assert world.scheduler.verbs() == ["bind", "running", "stopping", "ended"]
+
+
+async def test_an_intent_for_a_lease_that_is_over_is_told_once() -> None:
+    world, spawner = await running()
+    world.scheduler.down = True
+    told = []
+
+    async def over(lease: str, reason: str) -> None:
+        told.append(lease)
+        raise RefusedError("not known", "over", reason="not_found")
+
+    await spawner.stop()
+    world.scheduler.stopping = over  # type: ignore[method-assign]
+    world.scheduler.down = False
+    await settle()
+    assert told == ["lease1"]
