@@ -17,16 +17,17 @@ import docker.errors
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, default, observe, validate
 
-from .docker_spec import image_command, limits_of
+from .docker_spec import limits_of
 from .ending import Ending
-from .engine import containers, volumes
+from .engine import volumes
 from .engine.limits import ResourceLimits
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch, Follower
-from .errors import GPUSpawnerError, ImageMissing
+from .errors import GPUSpawnerError
 from .kinds import AbsolutePath
 from .launch import ContainerVerbs, Launch
 from .profiles import ResolvedProfile
+from .pulling import have_image
 from .refusal import refusal
 from .spawner import GPUSpawnerMixin
 from .user_network import UserNetworkTraits
@@ -192,31 +193,7 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
     async def prepare(self, resolved: ResolvedProfile) -> None:
         """Check the limits, and have the image on the engine before a GPU is taken."""
         self.kernel_limits = limits_of(resolved)
-        self._image_command = None
-        policy = self.pull_policy.lower()
-        if policy == "skip":
-            return
-        self._image_command = await self.engine(image_command, self.image)
-        if self._image_command is not None and policy != "always":
-            return
-        if policy == "never":
-            raise ImageMissing(
-                f"{self._log_name}: image {self.image} is not on the engine, and "
-                "pull_policy is 'never'",
-                f"The image {self.image} is not on this machine. Please tell an administrator.",
-            )
-        self._image_command = None
-        self.say(5, f"Fetching the image {self.image}")
-        loop = asyncio.get_running_loop()
-
-        def tell(line: str) -> None:
-            loop.call_soon_threadsafe(self.say, 5, f"Fetching the image {self.image}: {line}")
-
-        await self.pool.run(
-            f"pull {self.image}",
-            lambda client: containers.pull(client, self.image, tell),
-            timeout=24 * 3600,
-        )
+        self._image_command = await have_image(self)
 
     #: the image's own command, seen when it was looked for; None = ask the engine
     _image_command: list[str] | None = None

@@ -23,6 +23,7 @@ from .docker_spec import build_spec
 from .ending import tell_ended
 from .engine import containers
 from .engine.containers import ContainerSpec, ExitReport
+from .engine.faults import lost
 from .engine.networks import says_no_network
 from .errors import (
     EngineConflict,
@@ -233,10 +234,4 @@ def _turn(spawner: Any) -> asyncio.Semaphore:
 
 def _as_ours(error: BaseException) -> BaseException:
     """A Docker error that came through as it is, in our words."""
-    if isinstance(error, docker.errors.NotFound):
-        return EngineError(
-            f"the engine does not know it: {error.explanation}",
-            "Docker does not find what your server needs, or lost it. Start it again; if it fails "
-            "again, please tell an administrator.",
-        )
-    return error
+    return lost(error) if isinstance(error, docker.errors.NotFound) else error

@@ -7,12 +7,14 @@ the pool under the server's key. Docker's errors come out as they are; the pool 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import docker
 import docker.errors
+from docker import auth
+from docker.utils import parse_repository_tag
 
 from ..errors import EngineConflict, EngineUnknown, ImageMissing
 from . import labels
@@ -37,6 +39,8 @@ __all__ = [
 #: seconds to wait for a removal that is in progress, and between two looks at it
 REMOVAL_LIMIT = 30.0
 REMOVAL_PAUSE = 0.1
+#: how much longer than in other calls Docker may be silent in a pull: a registry may be slow
+PULL_PATIENCE = 5
 #: the most characters of log that an exit report carries
 LONGEST_TAIL = 4000
 
@@ -201,11 +205,13 @@ def pull(
     ------
     ImageMissing
         The registry does not have it or does not let us in; the daemon's words are in the log.
+    requests.RequestException
+        Docker says nothing for :data:`PULL_PATIENCE` times the client's time-out.
     """
     layers: dict[str, bool] = {}
     said = ""
     try:
-        for message in client.api.pull(ref, stream=True, decode=True):
+        for message in _pull_stream(client.api, ref):
             if message.get("error"):
                 raise _not_pulled(ref, str(message["error"]))
             line = _count_layers(layers, message)
@@ -214,6 +220,22 @@ def pull(
                 progress(line)
     except docker.errors.APIError as error:
         raise _not_pulled(ref, explain(error) or str(error)) from error
+
+
+def _pull_stream(api: Any, ref: str) -> Iterator[dict[str, Any]]:
+    """The messages of a pull. As the SDK's ``pull``, which would wait for ever in silence."""
+    repository, tag = parse_repository_tag(ref)
+    registry, _ = auth.resolve_repository_name(repository)
+    header = auth.get_config_header(api, registry)
+    response = api._post(
+        api._url("/images/create"),
+        params={"fromImage": repository, "tag": tag or "latest"},
+        headers={"X-Registry-Auth": header} if header else {},
+        stream=True,
+        timeout=PULL_PATIENCE * api.timeout,
+    )
+    api._raise_for_status(response)
+    return cast("Iterator[dict[str, Any]]", api._stream_helper(response, decode=True))
 
 
 def _take_over(

@@ -36,6 +36,8 @@ _DEVICE_WORDS = (
 _IMAGE_WORDS = ("no such image",)
 #: a 404 with these words comes from the HTTP router (wrong API version, a proxy)
 _NO_ROUTE_WORDS = ("page not found",)
+#: Docker's own words never begin like that: it is a torn answer, or a web server's page
+_NO_WORDS = ("{", "<")
 #: 4xx that say "not now" and nothing about the call
 _NOT_NOW = (408, 425, 429)
 
@@ -82,6 +84,15 @@ def says_gone(error: docker.errors.APIError) -> bool:
     return error.status_code == 404 and "no such container" in explain(error).lower()
 
 
+def lost(error: docker.errors.NotFound) -> EngineError:
+    """Return the error for a 404 that nobody expected: what was asked for is not there."""
+    return EngineError(
+        f"the engine does not know it: {explain(error)}",
+        "Docker does not find what your server needs, or lost it. Start it again; if it fails "
+        "again, please tell an administrator.",
+    )
+
+
 def explain(error: docker.errors.APIError) -> str:
     """Return the engine's own words."""
     explanation = error.explanation
@@ -105,8 +116,9 @@ def _translate_answer(error: docker.errors.APIError) -> BaseException:
     if status is None or status in _NOT_NOW or not 400 <= status < 500:
         return EngineUnknown(text, _TRY_AGAIN)
     if status == 404:
-        lost = any(part in words for part in _NO_ROUTE_WORDS) or not words
-        return EngineUnknown(text, _TRY_AGAIN) if lost else error
+        no_route = any(part in words for part in _NO_ROUTE_WORDS)
+        nothing = not words or words.startswith(_NO_WORDS)
+        return EngineUnknown(text, _TRY_AGAIN) if no_route or nothing else error
     if status == 409 and "already in use" in words:
         return EngineConflict(
             text, "Something else on the machine has your server's name. Please tell your admin."

@@ -289,6 +289,15 @@ def test_a_pull_that_is_cut_off_is_unknown() -> None:
         assert isinstance(translate(caught.value), EngineUnknown)
 
 
+def test_a_pull_in_which_docker_falls_silent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "PULL_PATIENCE", 0.01)
+    stuck = Answer(stream=({"status": "Pulling fs layer", "id": "aa"},))
+    with engine_with({"POST /images/create": stuck}) as (_, client):
+        with pytest.raises(Exception) as caught:
+            containers.pull(client, "lab:1")
+        assert isinstance(translate(caught.value), EngineUnknown)
+
+
 @pytest.mark.parametrize(
     ("found", "whose"),
     [

@@ -47,6 +47,8 @@ def wrapped() -> docker.errors.DockerException:
         (docker.errors.APIError("no response at all"), EngineUnknown),
         (answer(404, "page not found", docker.errors.NotFound), EngineUnknown),
         (answer(404, "", docker.errors.NotFound), EngineUnknown),
+        (answer(404, '{"Id": "12", [1', docker.errors.NotFound), EngineUnknown),
+        (answer(404, "<html>nginx</html>", docker.errors.NotFound), EngineUnknown),
         (answer(400, "bad parameter"), EngineError),
         (answer(403, "forbidden"), EngineError),
         (answer(409, "container is paused"), EngineError),
