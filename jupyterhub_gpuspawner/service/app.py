@@ -37,8 +37,6 @@ log = logging.getLogger("gpus")
 
 #: bytes of a request's body
 LARGEST_BODY = 1024 * 1024
-#: seconds Docker may be silent during a call
-ENGINE_SILENCE = 30.0
 #: seconds the tasks get to end
 STOP_LIMIT = 5.0
 
@@ -161,7 +159,7 @@ async def serve(options: GPUScheduler) -> int:
         pace = modules.Pace(options.request_rate, options.request_burst)
         desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""), pace)
         hub = modules.HubAPI.from_environment()
-        pool = modules.EnginePool(options.docker_host or None, timeout=ENGINE_SILENCE)
+        pool = modules.EnginePool(options.docker_host or None, timeout=options.engine_timeout)
         outside = modules.real_outside(options, pool, hub.start if hub else None)
         add_routes(web, prefix, desk)
         try:

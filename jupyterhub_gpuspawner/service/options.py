@@ -109,6 +109,18 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
+    engine_timeout = Seconds(
+        30.0,
+        help="""Seconds Docker may be silent during a call of the service.
+
+        After that nothing is known about the call's effect: nothing is given back, and the
+        service looks again. The spawner has an option of the same name for its own calls.
+        Default: 30.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     cdi_dir = FilePath(
         help="""Directory from which the engine reads its CDI specs.
 

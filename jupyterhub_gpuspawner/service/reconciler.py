@@ -15,7 +15,7 @@ import docker.errors
 
 from ..engine.events import ContainerEvent, EngineEvents
 from ..engine.observe import UNNAMED, Observation
-from ..errors import DiscoveryError, EngineConflict, EngineError, LedgerError
+from ..errors import DiscoveryError, EngineConflict, EngineError, EngineUnknown, LedgerError
 from ..scheduler import events
 from ..scheduler.decisions import Noted
 from ..scheduler.models import Lease, NodeState, Reason
@@ -32,7 +32,7 @@ from .words import safe
 
 log = logging.getLogger("gpus.reconcile")
 
-#: seconds until the next try while the engine does not answer
+#: seconds until the next try while the engine does not answer, at most the interval
 RETRY = 3.0
 #: failed looks in a row after which the node counts as silent
 PATIENCE = 2
@@ -73,8 +73,8 @@ class Reconciler:
         self._engine = engine
         self._inventory = inventory
         self._metrics = metrics
-        self._node = scope.node
-        self._scope = scope
+        self._node, self._scope = scope.node, scope
+        self._retry = min(RETRY, scope.interval)
         self._clock = clock
         #: ids of our containers that were seen last; the device source asks for them
         self.containers: frozenset[str] = frozenset()
@@ -180,7 +180,7 @@ class Reconciler:
         except LedgerError as error:
             log.warning("%s: not compared: %s", self._node, error)
         self._all = True
-        return RETRY
+        return self._retry
 
     def _until_due(self) -> float:
         """Seconds until an ended container has to be looked at again; else the interval."""
@@ -203,7 +203,7 @@ class Reconciler:
             return False
         if self._failures:
             # events must not turn a failing engine into a busy loop
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(self._retry)
             self._all = True
         return True
 
@@ -216,15 +216,14 @@ class Reconciler:
         self.starved = reconcile.starved(seen.ours)
         self._note_ends(seen.ours)
         await self._report(info, version, seen)
-        adopted = await self._act(seen.ours, None)
+        if await self._act(seen.ours, None):
+            self.nudge()  # what was adopted is held now, no longer in foreign use
         self._come_back()
         # each time: the scheduler forgets it when the node shows a new boot id
         await self._actor.post(events.NodeReconciled(node=self._node))
         self._ready = True
         self._set_trouble(None)
         self._metrics.reconcile.observe(time.monotonic() - started)
-        if adopted:
-            self.nudge()  # its devices are held now, no longer in foreign use
 
     async def _compare(self, ids: Iterable[str]) -> None:
         """Compare a few containers."""
@@ -243,13 +242,14 @@ class Reconciler:
 
     async def _engine_failed(self, error: EngineError) -> None:
         self._failures += 1
-        self._all = True
         self._metrics.engine_errors.inc()
         foreign = isinstance(error, EngineConflict)
         reason = Reason.ENGINE_NOT_OURS if foreign else Reason.ENGINE_UNAVAILABLE
         if self._failures == 1 or foreign:
             log.error("%s: %s", self._node, error)
-        self._set_trouble((reason, error.user_message))
+        # who waits need not try again, as who starts a server would be told
+        unknown = isinstance(error, EngineUnknown)
+        self._set_trouble((reason, "" if unknown else error.user_message))
         if (foreign or self._failures >= PATIENCE) and not self._silent:
             self._silent = True
             self._ready = False
