@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..engine.events import EngineEvents
@@ -19,6 +18,7 @@ from ..scheduler.state import SchedulerState
 from ..store import Ledger
 from . import waiting
 from .actor import Actor, Store
+from .clock import SteadyClock
 from .desk import Desk, Phase, Status
 from .engine_view import EngineView
 from .inventory import Inventory, make_sources
@@ -59,7 +59,7 @@ class Outside:
     #: asks the Hub to start servers again; None = there is no Hub to ask
     hub: HubStarter | None = None
     #: POSIX seconds
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = field(default_factory=SteadyClock)
 
 
 class Runtime:
