@@ -11,8 +11,9 @@ from typing import Any, cast
 import docker
 import docker.errors
 
-from ..errors import EngineConflict
+from ..errors import EngineConflict, EngineUnknown
 from . import labels
+from .faults import explain
 from .labels import Kind
 
 #: name of the volume that says which ledger owns the engine
@@ -47,7 +48,10 @@ def engine_owner(client: docker.DockerClient) -> str | None:
     """Return the id of the ledger that owns the engine; None = nobody, or not a ledger of ours."""
     try:
         volume = cast("dict[str, Any]", client.api.inspect_volume(OWNER_VOLUME))
-    except docker.errors.NotFound:
+    except docker.errors.NotFound as error:
+        if "no such volume" not in explain(error).lower():
+            # a proxy's or a router's 404 says nothing about the volume
+            raise EngineUnknown(f"volume {OWNER_VOLUME}: 404 with {explain(error)!r}") from error
         return None
     found: dict[str, str] = volume.get("Labels") or {}
     if found.get(labels.KIND) != Kind.OWNER.value:

@@ -316,3 +316,12 @@ def test_an_engine_that_is_claimed_is_refused_with_the_holders_id(
         pytest.raises(EngineConflict, match=f"belongs to {whose}.*docker volume rm gpus-owner"),
     ):
         owner.claim_engine(client, "l1")
+
+
+def test_a_404_that_is_not_dockers_own_says_nothing_about_who_owns_the_engine() -> None:
+    lost = Answer(status=404, body={"message": "page not found"})
+    absent = Answer(status=404, body={"message": "get gpus-owner: no such volume"})
+    with engine_with({"GET /volumes/gpus-owner": [lost, absent]}) as (_, client):
+        with pytest.raises(EngineUnknown):
+            owner.engine_owner(client)
+        assert owner.engine_owner(client) is None
