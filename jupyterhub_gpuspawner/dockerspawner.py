@@ -307,6 +307,10 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         self._ledger_id = who.ledger
         return True
 
+    def was_away(self, finished_at: str) -> bool:
+        """Whether the engine was down at that time (its own words for it)."""
+        return bool(self._ledger_id) and self._watch(self._ledger_id).was_away(finished_at)
+
     def unfollow(self, container_id: str) -> None:
         """The end of the container is nobody's news any more."""
         if self._ledger_id:

@@ -127,7 +127,8 @@ class Ending:
         memory = limits.mem_limit if limits else None
         if report is None:
             return describe(exit_code=None, oom=False, memory=memory), ""
-        text = describe(exit_code=report.exit_code, oom=report.oom, memory=memory)
+        away = self._spawner.was_away(report.finished_at)
+        text = describe(exit_code=report.exit_code, oom=report.oom, memory=memory, away=away)
         return text, report.log_tail or report.error
 
     def death(self, report: ExitReport | None) -> ServerDied:

@@ -33,11 +33,12 @@ class LastEnd:
         return cls(text=data["text"], log_tail=str(data.get("log_tail") or ""))
 
 
-def describe(*, exit_code: int | None, oom: bool, memory: int | None) -> str:
+def describe(*, exit_code: int | None, oom: bool, memory: int | None, away: bool = False) -> str:
     """``stopped: out of memory, limit 8 GiB`` and its kind.
 
     ``memory``: the limit in bytes, None = unknown or none. ``oom`` is Docker's mark that the
-    kernel killed some process of the container, perhaps long before it ended.
+    kernel killed some process of the container, perhaps long before it ended. ``away``: Docker
+    was down when it ended.
     """
     limit = f", limit {format_memory(memory)}" if memory else ""
     if oom and exit_code in (None, KILLED):
@@ -46,6 +47,8 @@ def describe(*, exit_code: int | None, oom: bool, memory: int | None) -> str:
         return f"stopped (exit code {exit_code}); before that a process ran out of memory{limit}"
     if exit_code is None:
         return "stopped: the container is gone; somebody removed it"
+    if away:
+        return f"stopped when Docker was stopped or restarted (exit code {exit_code})"
     if exit_code == 0:
         return "stopped by itself (exit code 0)"
     return f"stopped unexpectedly (exit code {exit_code})"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
@@ -52,6 +53,8 @@ class Reconnected:
 
     #: why, for the log: ``connected`` or ``backlog``
     why: str = "connected"
+    #: POSIX seconds since when the engine was not heard; None = it was heard all the time
+    lost_at: float | None = field(default=None, compare=False)
 
 
 Item = ContainerEvent | Reconnected
@@ -95,6 +98,7 @@ class EngineEvents:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._response: requests.Response | None = None
+        self._lost_at: float | None = None
 
     async def __aenter__(self) -> EngineEvents:
         self._begin()
@@ -161,9 +165,12 @@ class EngineEvents:
         try:
             with self._open(client) as response:
                 self.trouble = ""
-                self._hand_over(Reconnected())
-                for event in parse_stream(response):
-                    self._hand_over(event)
+                self._hand_over(Reconnected(lost_at=self._lost_at))
+                try:
+                    for event in parse_stream(response):
+                        self._hand_over(event)
+                finally:
+                    self._lost_at = time.time()
         finally:
             with self._lock:
                 self._response = None

@@ -34,6 +34,7 @@ _DEVICE_WORDS = (
     "unknown or invalid runtime name: nvidia",
 )
 _IMAGE_WORDS = ("no such image",)
+_FULL_WORDS = ("no space left on device", "disk quota exceeded")
 #: a 404 with these words comes from the HTTP router (wrong API version, a proxy)
 _NO_ROUTE_WORDS = ("page not found",)
 #: Docker's own words never begin like that: it is a torn answer, or a web server's page
@@ -112,6 +113,11 @@ def _translate_answer(error: docker.errors.APIError) -> BaseException:
     if isinstance(error, docker.errors.ImageNotFound) or any(p in words for p in _IMAGE_WORDS):
         return ImageMissing(
             text, "The image of your server is not there. Please tell your administrator."
+        )
+    if any(part in words for part in _FULL_WORDS):
+        # a 5xx all the same: what was done before the disk was full is not known
+        return EngineUnknown(
+            text, "The disk of the machine is full. Please tell your administrator."
         )
     if status is None or status in _NOT_NOW or not 400 <= status < 500:
         return EngineUnknown(text, _TRY_AGAIN)

@@ -111,7 +111,7 @@ def from_inspect(info: Mapping[str, Any]) -> Observation:
             exit_code=int(state.get("ExitCode") or 0) if over else None,
             oom=bool(state.get("OOMKilled")),
             started=started,
-            created_at=_seconds(info.get("Created")),
+            created_at=seconds(info.get("Created")),
             device_ids=labels.split_devices(found.get(labels.DEVICES, "")),
             injected=injected_devices(info.get("HostConfig") or {}, config),
         )
@@ -169,8 +169,8 @@ def _of_environment(variables: list[str] | tuple[str, ...]) -> set[str]:
     return {UNNAMED if name == "all" else name for name in value.split(",") if name}
 
 
-def _seconds(text: object) -> float:
-    """Read Docker's ``2026-01-02T03:04:05.123456789Z`` (nanoseconds) as POSIX seconds."""
+def seconds(text: object) -> float:
+    """Read Docker's ``2026-01-02T03:04:05.123456789Z`` as POSIX seconds; 0.0 = not told."""
     if not isinstance(text, str) or len(text) < 19:
         return 0.0
     whole = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)

@@ -19,6 +19,7 @@ from ..errors import EngineError
 from . import labels
 from .events import ContainerEvent, EngineEvents, Reconnected
 from .labels import Kind
+from .observe import seconds
 from .pool import EnginePool
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ LIVE = frozenset({"running", "paused", "restarting"})
 #: states whose end is still to come: a container is followed from before its start on
 WAITED_FOR = LIVE | {"created"}
 
+#: seconds by which a container may end before or after the engine was away, and count as then
+AWAY_SLACK = 1.0
 #: seconds until a list that failed is tried again
 RETRY = 2.0
 
@@ -65,6 +68,8 @@ class EngineWatch:
         self._followers: dict[str, Follower] = {}
         #: when to list next
         self._due_at = clock() + interval
+        #: when the engine was not heard last, POSIX seconds: from, to
+        self._away = (0.0, 0.0)
         self._task: asyncio.Task[None] | None = None
         #: followers at work: the event loop keeps no reference
         self._told: set[asyncio.Future[object]] = set()
@@ -85,6 +90,11 @@ class EngineWatch:
         if self._seen_at is None or self._clock() - self._seen_at > 2 * self._interval:
             return None
         return self._states.get(container_id) in LIVE
+
+    def was_away(self, finished_at: str) -> bool:
+        """Whether the engine was away, as in a restart, at a time that it told us itself."""
+        begin, end = self._away
+        return begin <= seconds(finished_at) <= end
 
     def follow(self, container_id: str, follower: Follower) -> None:
         """Call ``follower`` once when the container ends; at once if it is known to have ended."""
@@ -116,6 +126,8 @@ class EngineWatch:
                         return
                     news = asyncio.ensure_future(events.__anext__())
                     if isinstance(item, Reconnected):
+                        if item.lost_at is not None:
+                            self._away = (item.lost_at - AWAY_SLACK, time.time() + AWAY_SLACK)
                         await self._list()
                     else:
                         self._take(item)

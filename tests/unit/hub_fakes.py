@@ -351,9 +351,14 @@ class FakeWatch:
     def __init__(self) -> None:
         self.live: dict[str, bool] = {}
         self.followers: dict[str, Callable[[], Any]] = {}
+        #: times at which the engine was down
+        self.away: set[str] = set()
 
     def is_live(self, container_id: str) -> bool | None:
         return self.live.get(container_id)
+
+    def was_away(self, finished_at: str) -> bool:
+        return finished_at in self.away
 
     def follow(self, container_id: str, follower: Callable[[], Any]) -> None:
         self.followers[container_id] = follower

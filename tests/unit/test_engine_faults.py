@@ -49,6 +49,7 @@ def wrapped() -> docker.errors.DockerException:
         (answer(404, "", docker.errors.NotFound), EngineUnknown),
         (answer(404, '{"Id": "12", [1', docker.errors.NotFound), EngineUnknown),
         (answer(404, "<html>nginx</html>", docker.errors.NotFound), EngineUnknown),
+        (answer(500, "mkdir /x: no space left on device"), EngineUnknown),
         (answer(400, "bad parameter"), EngineError),
         (answer(403, "forbidden"), EngineError),
         (answer(409, "container is paused"), EngineError),

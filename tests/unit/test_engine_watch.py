@@ -148,6 +148,15 @@ async def test_a_watch_that_is_closed_in_the_moment_of_an_event_ends(setup: Setu
         await asyncio.wait_for(setup.watch.close(), 5)
 
 
+async def test_an_end_while_the_engine_was_away_is_known_as_such(setup: Setup) -> None:
+    assert not setup.watch.was_away("2026-01-01T00:00:10.5Z")
+    setup.events.items.put_nowait(Reconnected(lost_at=1767225610.0))  # 2026-01-01T00:00:10Z
+    await setup.run()
+    assert setup.watch.was_away("2026-01-01T00:00:10.5Z")
+    assert not setup.watch.was_away("2026-01-01T00:00:08Z")
+    assert not setup.watch.was_away("")
+
+
 async def test_an_end_is_told_once_although_events_come_twice(setup: Setup) -> None:
     setup.follow("a")
     for action in ("die", "die", "destroy"):

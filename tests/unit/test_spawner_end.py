@@ -265,3 +265,12 @@ async def test_an_intent_for_a_lease_that_is_over_is_told_once() -> None:
     world.scheduler.down = False
     await settle()
     assert told == ["lease1"]
+
+
+async def test_who_ended_in_a_restart_of_docker_reads_that() -> None:
+    world, spawner = await running()
+    world.watch.away.add("2026-01-01T00:00:10Z")  # type: ignore[attr-defined]
+    state = world.api.find(spawner.object_id)["State"]
+    state["FinishedAt"] = "2026-01-01T00:00:10Z"
+    world.api.die(spawner.object_id, 137)
+    assert await spawner.poll() == "stopped when Docker was stopped or restarted (exit code 137)"
