@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.testbed.engine import Engine
 
 _HERE = Path(__file__).parent
-_MARKED = ("docker", "hub", "swarm", "browser")
+_MARKED = ("docker", "faults", "hub", "swarm", "browser")
 #: Labels of containers that belong to this project, by their prefix.
 _OUR_LABELS = "jupyterhub-gpuspawner."
 

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,19 @@ class Engine:
     ``name`` tells engines on one machine apart; ``node`` is its host name (default: the name).
     """
 
-    def __init__(self, name: str = "main", *, node: str | None = None, devices: int = 4) -> None:
+    def __init__(
+        self,
+        name: str = "main",
+        *,
+        node: str | None = None,
+        devices: int = 4,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name = name
         self.node = node or name
         self.devices = devices
+        #: more lines of daemon.json, read at each start of the daemon
+        self.settings = dict(settings or {})
         self.folder = rootfs.home() / "engines" / name
         self.socket = self.folder / "run" / "docker.sock"
         self.base_url = f"unix://{self.socket}"
@@ -126,6 +136,11 @@ class Engine:
         return docker.DockerClient(base_url=self.base_url, timeout=timeout)
 
     # --- life ---
+
+    @property
+    def data(self) -> Path:
+        """The daemon's own folder; a small file system may be mounted here before the start."""
+        return self.folder / "data"
 
     def start(self) -> bool:
         """Bring the engine up, empty but for its images. False when it was up already.
@@ -194,6 +209,7 @@ class Engine:
         """Stop the daemon (if it still runs) and start it again; the node stays."""
         state = self._started()
         self._terminate(state.daemon)
+        self._write_config()
         self._start_daemon_again(state)
 
     def answers(self) -> bool:
@@ -281,7 +297,7 @@ class Engine:
         self._log.write_text("")
 
     def _write_config(self) -> None:
-        settings = json.dumps(self._settings(), indent=1)
+        settings = json.dumps({**self._settings(), **self.settings}, indent=1)
         (self.folder / "etc" / "daemon.json").write_text(settings)
 
     def _start_node(self, root: Path) -> Process:
