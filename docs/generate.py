@@ -109,7 +109,7 @@ def own_traits(path: str) -> dict[str, Any]:
     """Configurable traits that a class of ours, or a part of it in its own module, defines."""
     where, _, name = path.partition(":")
     cls = getattr(module(where), name)
-    parts = {cls, *(base for base in cls.__bases__ if base.__module__.endswith(".options_policy"))}
+    parts = {cls, *(base for base in cls.__mro__ if ".options_" in base.__module__)}
     traits = cls.class_traits(config=True)
     return {n: trait for n, trait in sorted(traits.items()) if trait.this_class in parts}
 

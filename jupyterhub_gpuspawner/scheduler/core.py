@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .decisions import Decision, EntryStored
-from .models import EntryState, QueueEntry, Reason, Settings
+from .decisions import Decision, EntryStored, LeaseStored
+from .fairshare import Usage
+from .models import EntryState, GPURequest, QueueEntry, Settings
+from .reasons import impossible
 from .tables import Tables
 
 
@@ -19,8 +21,8 @@ class Core:
     tables: Tables = field(default_factory=Tables)
     #: what the event at hand has led to
     decided: list[Decision] = field(default_factory=list)
-    #: entry id -> why it waits, from the last pass
-    reasons: dict[str, Reason] = field(default_factory=dict)
+    #: what users and groups have had; follows the leases
+    usage: Usage = field(init=False)
     #: entries that a spawn waits for now: only these are granted
     attached: set[str] = field(default_factory=set)
     #: entry id -> since when nobody waits for it
@@ -33,26 +35,68 @@ class Core:
     settling: dict[str, float] = field(default_factory=dict)
     #: something outside the tables that a grant may depend on has changed
     stirred: bool = False
+    #: why requests are impossible, for :attr:`_judged_at`
+    _judged: dict[GPURequest, str | None] = field(default_factory=dict)
+    _judged_at: int = -1
+
+    def __post_init__(self) -> None:
+        self.usage = Usage(self.settings.fairness)
 
     def emit(self, decision: Decision) -> None:
         """Make a decision: part of the state at once, durable when the caller stores it."""
-        self.tables.apply(decision)
+        self.take(decision)
         self.decided.append(decision)
+
+    def take(self, decision: Decision) -> None:
+        """Take in what was decided, now or in an earlier life."""
+        if isinstance(decision, LeaseStored):
+            old = self.tables.leases.get(decision.lease.id)
+            self.tables.apply(decision)
+            self.usage.follow(old, decision.lease)
+        else:
+            self.tables.apply(decision)
+
+    def impossible(self, request: GPURequest) -> str | None:
+        """Why no node could ever serve the request; remembered while the nodes are the same."""
+        if self._judged_at != self.tables.inventory or len(self._judged) > 1000:
+            self._judged.clear()
+            self._judged_at = self.tables.inventory
+        if request not in self._judged:
+            self._judged[request] = impossible(self.tables, self.settings, request)
+        return self._judged[request]
+
+    def set_ready(self, node: str, ready: bool) -> None:
+        """The node takes part in grants, or no longer does."""
+        if ready is (node in self.ready):
+            return
+        if ready:
+            self.ready.add(node)
+            self.stirred = True
+        else:
+            self.ready.discard(node)
+        self.tables.touched_nodes.add(node)
+
+    def settle(self, device_id: str) -> None:
+        """The device's memory was seen empty."""
+        del self.settling[device_id]
+        self.tables.touched.add(device_id)
+        self.stirred = True
 
     def attach(self, entry_id: str) -> None:
         """A spawn waits for the entry."""
         if entry_id not in self.attached:
             self.detached.pop(entry_id, None)
             self.attached.add(entry_id)
+            self.tables.touched_entries.add(entry_id)
             self.stirred = True
 
     def forget_waiter(self, entry_id: str) -> None:
         """It no longer matters whether a spawn waits for the entry."""
         self.attached.discard(entry_id)
         self.detached.pop(entry_id, None)
+        self.tables.touched_entries.add(entry_id)
 
     def end_entry(self, entry: QueueEntry, state: EntryState) -> None:
         """Close an entry for good."""
         self.emit(EntryStored(entry=replace(entry, state=state)))
         self.forget_waiter(entry.id)
-        self.reasons.pop(entry.id, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import RefusedError
-from . import events, leases, queue, quota
+from . import events, leases, quota
 from .core import Core
 from .decisions import EntryStored, LeaseStored
 from .models import EntryState, LeaseState, QueueEntry, Reason, Target
@@ -88,13 +88,16 @@ def _refuse_known_id(core: Core, entry: QueueEntry) -> None:
 
 def _refuse_if_hopeless(core: Core, entry: QueueEntry) -> None:
     above = quota.never_allowed(core.settings.limits, entry)
+    group = core.usage.leaf(entry.groups)
+    if above is None and quota.above_share(group, entry.request.count, anyway=True):
+        above = Reason.ABOVE_GROUP_LIMIT
     if above is not None:
         raise RefusedError(
             f"{entry.key}: asks for {entry.request.count} GPUs, above the limit ({above})",
             f"You may hold fewer GPUs than the {entry.request.count} you asked for.",
             reason=above.value,
         )
-    words = queue.impossible(core.tables, core.settings, entry.request)
+    words = core.impossible(entry.request)
     if words is not None:
         raise RefusedError(
             f"{entry.key}: impossible request: {words}",
@@ -131,6 +134,7 @@ def detached(core: Core, event: events.Detached, now: float) -> None:
     if event.entry_id in core.attached:
         core.attached.discard(event.entry_id)
         core.detached[event.entry_id] = now
+        core.tables.touched_entries.add(event.entry_id)
         core.stirred = True
 
 

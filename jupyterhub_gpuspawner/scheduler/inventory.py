@@ -24,7 +24,7 @@ def node_reported(core: Core, event: events.NodeReported, now: float) -> None:
         core.emit(NodeStored(node=node))
     if rebooted:
         # what happened meanwhile is unknown: compare again before the next grant
-        core.ready.discard(node.name)
+        core.set_ready(node.name, False)
     for device, status in event.devices:
         _device_reported(core, replace(device, node=node.name), status, rebooted)
     listed = {device.id for device, _ in event.devices}
@@ -41,8 +41,7 @@ def _settle(core: Core, empty: set[str], seen_at: float) -> None:
     """Devices seen empty may be granted again, unless they were released after the look."""
     for device_id in empty & core.settling.keys():
         if seen_at >= core.settling[device_id]:
-            del core.settling[device_id]
-            core.stirred = True
+            core.settle(device_id)
 
 
 def _device_reported(core: Core, device: Device, status: DeviceStatus, rebooted: bool) -> None:
@@ -80,9 +79,7 @@ def _store_device(core: Core, device: Device, status: DeviceStatus) -> None:
 
 def node_reconciled(core: Core, event: events.NodeReconciled, now: float) -> None:
     """From now on the node takes part in grants."""
-    if event.node not in core.ready:
-        core.ready.add(event.node)
-        core.stirred = True
+    core.set_ready(event.node, True)
 
 
 def node_changed(core: Core, event: events.NodeChanged, now: float) -> None:
@@ -97,7 +94,7 @@ def node_changed(core: Core, event: events.NodeChanged, now: float) -> None:
         core.emit(NodeStored(node=replace(node, state=event.state)))
     if event.state is not NodeState.UP:
         # what happened meanwhile is unknown: compare again before the next grant
-        core.ready.discard(event.node)
+        core.set_ready(event.node, False)
     _mark_uncertain(core, event.node, event.state is not NodeState.UP)
 
 

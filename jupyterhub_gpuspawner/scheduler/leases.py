@@ -104,7 +104,9 @@ def _release(core: Core, lease: Lease, now: float) -> None:
         # simulated devices have no memory that could still be in use
         if device is not None and not device.simulated:
             core.settling[device_id] = now
-            core.settling.update(dict.fromkeys(core.tables.relatives(device_id), now))
+            relatives = core.tables.relatives(device_id)
+            core.settling.update(dict.fromkeys(relatives, now))
+            core.tables.touched.update((device_id, *relatives))
     entry = core.tables.entries.get(lease.id)
     if entry is not None:
         bound = entry.state is EntryState.BOUND
@@ -172,7 +174,6 @@ def grant(core: Core, entry: QueueEntry, node: str, claims: tuple[Claim, ...], n
     )
     core.emit(LeaseStored(lease=lease))
     core.emit(EntryStored(entry=replace(entry, state=EntryState.GRANTED, lease_id=lease.id)))
-    core.reasons.pop(entry.id, None)
 
 
 def expire(core: Core, now: float) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .policy import Fairness
+
 
 class Text(str, Enum):
     """An enum whose value is the text stored, sent and shown."""
@@ -343,3 +345,5 @@ class Settings:
     detach_grace: float = 15.0
     #: seconds a detached entry of an earlier Hub is kept
     requeue_grace: float = 3600.0
+    #: who is served first
+    fairness: Fairness = field(default_factory=Fairness)

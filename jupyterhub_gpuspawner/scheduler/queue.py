@@ -1,23 +1,27 @@
-"""The line: who is looked at first, and why somebody has to wait.
+"""The line: who is granted something next, and who may know what of it.
 
-Policy here is first come, first served. A younger request may pass an older one only on what
-the older one could not use: other devices, and memory that it does not need. Requests that wait
-for their own user's limit hold nobody up. (Another order is another ``order`` function.)
+A decision takes four steps: which shapes of request fit anywhere now; the oldest beyond the age
+guard, who hold all that they could use; the first in line, who gets a reservation if he can't
+start; the others, as far as they delay nobody of those. After each grant it begins anew, because
+a grant is charged and changes the order. So a second look right after finds nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..units import format_memory
-from . import filters, placement, quota
-from .models import Claim, Device, GPURequest, Mode, Node, QueueEntry, Reason, Settings
-from .tables import Tables
+from . import placement, quota
+from .backfill import Backfill, Reservation
+from .capacity import Allowed, Capacity, Kind, Room, Want
+from .core import Core
+from .fairshare import Account, Usage
+from .line import Line, Place
+from .models import Claim, QueueEntry, Reason
+from .reasons import why_none
 
-#: entries in the order in which they are to be served
-Order = Callable[[Tables, float], list[QueueEntry]]
+#: what is granted: to whom, where, what
+Grant = tuple[QueueEntry, str, tuple[Claim, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,222 +34,188 @@ class Waiting:
     reason: Reason
 
 
-def first_come(tables: Tables, now: float) -> list[QueueEntry]:
-    """Order of arrival. ``now`` is there for policies that look at the clock."""
-    return tables.queued()
+@dataclass(eq=False, slots=True)
+class _Kept:
+    """What is kept on one node for those beyond the age guard."""
 
-
-@dataclass(kw_only=True, slots=True)
-class Held:
-    """What older waiting requests could use, and therefore nobody younger may take."""
-
-    devices: set[str] = field(default_factory=set)
-    #: node -> bytes, the most that one of those who wait for the node needs
-    memory: dict[str, int] = field(default_factory=dict)
+    kinds: set[Kind] = field(default_factory=set)
+    #: bytes, the most that one of them needs
+    memory: int = 0
     #: the same in 1e-9 processors
-    nano_cpus: dict[str, int] = field(default_factory=dict)
+    cpus: int = 0
 
 
-class Pass:
-    """One look along the line. Decides on each entry in turn, with what the others left.
+class Queue:
+    """One for each state. Remembers what it has worked out until that changes."""
 
-    Parameters
-    ----------
-    ready:
-        Names of the nodes that were reconciled in this epoch.
-    settling:
-        Ids of free devices whose memory was not seen empty yet.
-    """
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        tables = core.tables
+        self.capacity = Capacity(tables, core.settings, core.ready, core.settling)
+        self.line = Line(tables, self.capacity, core.usage, core.attached)
+        self.backfill = Backfill(tables, self.capacity)
+        self._fits: dict[Want, bool] = {}
 
-    def __init__(
-        self, tables: Tables, settings: Settings, ready: Iterable[str], settling: Iterable[str]
-    ) -> None:
-        self._tables = tables
-        self._settings = settings
-        self._ready = frozenset(ready)
-        self._settling = frozenset(settling)
-        self._held = Held()
-        #: requests that already found nothing in this pass: the same again need not look
-        self._hopeless: dict[GPURequest, Reason] = {}
+    def reorder(self, usage: Usage) -> None:
+        """The order follows other rules from now on."""
+        self.line = Line(self._core.tables, self.capacity, usage, self._core.attached)
 
-    def judge(self, entry: QueueEntry) -> tuple[str, tuple[Claim, ...]] | Reason:
-        """The node and claims for ``entry`` now, or why it waits (it then holds its place)."""
-        if entry.key in self._tables.lease_of:
+    def follow(self) -> None:
+        """Take in what has changed."""
+        changed = self.capacity.update()
+        if changed:
+            self.backfill.changed(changed)
+            self._fits.clear()
+        self.line.update()
+
+    def next(self, now: float) -> Grant | None:
+        """The next grant; None when there is nothing to grant."""
+        self.follow()
+        fits = self._fitting()
+        if not fits:
+            return None
+        todo = self.line.shapes.every()
+        kept: dict[str, _Kept] = {}
+        for place in self.line.old(now, todo):
+            assert place.shape is not None
+            bit = place.shape.bit
+            if not bit & todo or self._limited(place) is not None:
+                continue
+            want = self.capacity.renewed(place.shape.want)
+            room = self._room(want, None, kept, now) if bit & fits else None
+            if room is not None:
+                return self._grant(place, room, want)
+            todo &= ~bit
+            self._keep(want, kept)
+        return self._next_young(now, fits, todo, kept)
+
+    def _next_young(self, now: float, fits: int, todo: int, kept: dict[str, _Kept]) -> Grant | None:
+        head: Reservation | None = None
+        while todo & fits:
+            place = self._first(todo if head is None else todo & fits)
+            if place is None:
+                return None
+            assert place.shape is not None
+            bit = place.shape.bit
+            want = self.capacity.renewed(place.shape.want)
+            if bit & fits:
+                room = self._room(want, head, kept, now)
+                if room is not None:
+                    return self._grant(place, room, want)
+            else:
+                # only before there is a reservation does anything else come up
+                head = self.backfill.reserve(want)
+                if head is not None and not self._core.settings.fairness.backfill:
+                    return None
+            todo &= ~bit
+        return None
+
+    def _fitting(self) -> int:
+        """Mask of the shapes that some node has room for now, whoever has to be first."""
+        mask = 0
+        for shape in self.line.shapes.of.values():
+            want = self.capacity.renewed(shape.want)
+            fit = self._fits.get(want)
+            if fit is None:
+                fit = self._fits[want] = self.capacity.find(want) is not None
+            if fit:
+                mask |= shape.bit
+        return mask
+
+    def _first(self, mask: int) -> Place | None:
+        for place in self.line.walk(mask, self._full):
+            if self._limited(place) is None:
+                return place
+        return None
+
+    def _full(self, account: Account) -> bool:
+        limit = quota.user_limit(self._core.settings.limits, account.key[1])
+        return limit is not None and self._core.tables.held_by(*account.key) >= limit
+
+    def _limited(self, place: Place) -> Reason | None:
+        limits, count = self._core.settings.limits, place.entry.request.count
+        if count and quota.above_share(place.account.group, count):
+            return Reason.GROUP_LIMIT
+        return quota.not_now(limits, place.entry, self._core.tables)
+
+    def _grant(self, place: Place, room: Room, want: Want) -> Grant:
+        claims = placement.claims(self._core.tables, room, want, place.entry.id)
+        return place.entry, room.name, claims
+
+    def _room(
+        self, want: Want, head: Reservation | None, kept: dict[str, _Kept], now: float
+    ) -> Room | None:
+        return self.capacity.find(want, self._allowed(want, head, kept, now))
+
+    def _allowed(
+        self, want: Want, head: Reservation | None, kept: dict[str, _Kept], now: float
+    ) -> Allowed | None:
+        if head is None and not kept:
+            return None
+
+        def allowed(room: Room) -> bool:
+            mine = kept.get(room.name)
+            if mine is not None and not self._leaves(mine, want, room):
+                return False
+            return head is None or self.backfill.may_pass(head, want, room, now)
+
+        return allowed
+
+    # -- the age guard -----------------------------------------------------------------------
+
+    def _keep(self, want: Want, kept: dict[str, _Kept]) -> None:
+        """Nobody younger takes what ``want`` could use, as soon as others have ended."""
+        for room in self.capacity.homes(want):
+            mine = kept.setdefault(room.name, _Kept())
+            mine.kinds.update(want.kinds)
+            mine.memory = max(mine.memory, want.memory)
+            mine.cpus = max(mine.cpus, want.cpus)
+
+    def _leaves(self, kept: _Kept, want: Want, room: Room) -> bool:
+        """Whether ``want`` on the node touches nothing that is kept."""
+        if want.memory and room.memory - want.memory < kept.memory:
+            return False
+        if want.cpus and room.cpus is not None and room.cpus - want.cpus < kept.cpus:
+            return False
+        if want.count and kept.kinds.issuperset(want.kinds):
+            return False
+        kinds = tuple(kept.kinds)
+        picked = placement.pick(self._core.tables, room, want)
+        return not any(self.backfill.touches(device, kinds) for device, _ in picked)
+
+    # -- for people --------------------------------------------------------------------------
+
+    def waiting(self, now: float) -> list[Waiting]:
+        """The line as the people in it may see it, first one first."""
+        self.follow()
+        told: dict[Want, Reason] = {}
+        return [
+            Waiting(entry=entry, position=position, reason=self._why(entry, told))
+            for position, entry in enumerate(self.line.everybody(now), start=1)
+        ]
+
+    def _why(self, entry: QueueEntry, told: dict[Want, Reason]) -> Reason:
+        if entry.id not in self._core.attached:
+            return Reason.NOT_ATTACHED
+        if entry.key in self._core.tables.lease_of:
             return Reason.PREVIOUS_SERVER
-        limited = quota.not_now(self._settings.limits, entry, self._tables)
+        limited = self._limited(self.line.places[entry.id])
         if limited is not None:
             return limited
-        if entry.request in self._hopeless:
-            return self._hopeless[entry.request]
-        reasons: Counter[Reason] = Counter()
-        offers = [
-            offer
-            for node in self._tables.nodes.values()
-            if (offer := self._offer(node, entry.request, reasons)) is not None
-        ]
-        chosen = placement.choose(offers, entry.request, entry.id)
-        if chosen is not None:
-            return chosen
-        self._hold(entry.request)
-        return self._hopeless.setdefault(entry.request, why(reasons))
+        want = self.capacity.want(entry.request)
+        if want not in told:
+            # there is room, and somebody else comes first
+            free = self.capacity.find(want) is not None
+            reason = why_none(self._core.tables, self.capacity, want)
+            told[want] = Reason.BEHIND_OTHERS if free else reason
+        return told[want]
 
-    def _offer(
-        self, node: Node, request: GPURequest, reasons: Counter[Reason]
-    ) -> placement.Offer | None:
-        """What the node could give; the reasons against are counted into ``reasons``."""
-        devices = self._suitable(node.name, request)
-        closed = filters.node_open(node, node.name in self._ready)
-        if closed is not None:
-            if len(devices) >= request.count:
-                reasons[closed] += 1
-            return None
-        free = []
-        against: Counter[Reason] = Counter()
-        for device in devices:
-            reason, atoms = self._free(device)
-            if reason is None:
-                free.append((device, tuple(atoms)))
-            else:
-                against[reason] += 1
-        if len(free) < request.count:
-            reasons.update(_nearest(against, request.count - len(free)))
-            return None
-        memory_left = self._memory_left(node, request)
-        short = self._too_small(node, request, memory_left)
-        if short is not None:
-            reasons[short] += 1
-            return None
-        return placement.Offer(node=node.name, free=tuple(free), memory_left=memory_left)
-
-    def _suitable(self, node: str, request: GPURequest) -> list[Device]:
-        """Devices of the node of the kind asked for, in whatever state."""
-        if request.count == 0:
-            return []
-        devices = (self._tables.devices[id] for id in self._tables.devices_of_node[node])
-        return [device for device in devices if filters.suits(device, request) is None]
-
-    def _free(self, device: Device) -> tuple[Reason | None, list[int]]:
-        reason = filters.usable(self._tables.status[device.id])
-        if reason is not None:
-            return reason, []
-        atoms = self._tables.free_atoms(device)
-        if not atoms or device.id in self._settling:
-            return Reason.DEVICE_BUSY, []
-        if device.id in self._held.devices:
-            return Reason.BEHIND_OTHERS, []
-        return None, atoms
-
-    def _memory_left(self, node: Node, request: GPURequest) -> int:
-        """Bytes that stay free after the grant; negative where it has no room (S5)."""
-        budget = filters.memory_budget(node, self._settings)
-        return budget - self._tables.memory_granted(node.name) - request.memory
-
-    def _too_small(self, node: Node, request: GPURequest, memory_left: int) -> Reason | None:
-        """What the node is short of. A request without a limit counts as nothing."""
-        if request.memory:
-            if memory_left < 0:
-                return Reason.NODE_MEMORY
-            if memory_left < self._held.memory.get(node.name, 0):
-                return Reason.BEHIND_OTHERS
-        budget = filters.cpu_budget(node, self._settings)
-        if request.cpu and budget is not None:
-            wanted = filters.nano_cpus(request.cpu)
-            cpus_left = budget - self._tables.nano_cpus_granted(node.name) - wanted
-            if cpus_left < 0:
-                return Reason.NODE_CPU
-            if cpus_left < self._held.nano_cpus.get(node.name, 0):
-                return Reason.BEHIND_OTHERS
-        return None
-
-    def _hold(self, request: GPURequest) -> None:
-        """Keep for ``request`` what it could use once others end; nothing where it never could."""
-        cpu = filters.nano_cpus(request.cpu)
-        for node in self._tables.nodes.values():
-            devices = [
-                device.id
-                for device in self._suitable(node.name, request)
-                if filters.usable(self._tables.status[device.id]) is None
-            ]
-            if len(devices) < request.count or not filters.large_enough(
-                node, request, self._settings
-            ):
-                continue
-            held = self._held
-            held.devices.update(devices)
-            held.memory[node.name] = max(held.memory.get(node.name, 0), request.memory)
-            held.nano_cpus[node.name] = max(held.nano_cpus.get(node.name, 0), cpu)
+    def validate(self) -> None:
+        """Raise ``AssertionError`` where what is remembered is not what holds."""
+        self.follow()
+        self.capacity.validate()
+        self.line.validate()
 
 
-def _nearest(against: Counter[Reason], missing: int) -> Counter[Reason]:
-    """The reasons that count where ``missing`` devices are missing on a node.
-
-    Busy ones are the obstacle only where their end would do; else the broken or closed ones are.
-    """
-    behind, busy = against.pop(Reason.BEHIND_OTHERS, 0), against.pop(Reason.DEVICE_BUSY, 0)
-    if behind >= missing:
-        return Counter([Reason.BEHIND_OTHERS])
-    if behind + busy >= missing:
-        return Counter([Reason.DEVICE_BUSY])
-    return against
-
-
-def why(reasons: Mapping[Reason, int]) -> Reason:
-    """The one reason a person is told, where several stand in the way: the nearest to a grant."""
-    for reason in (
-        # of a node that has all the devices free
-        Reason.BEHIND_OTHERS,
-        Reason.NODE_MEMORY,
-        Reason.NODE_CPU,
-        # of a node that works
-        Reason.DEVICE_BUSY,
-        # of one that an admin has to look after
-        Reason.NODE_NOT_READY,
-        Reason.NODE_CORDONED,
-    ):
-        if reason in reasons:
-            return Reason.WAITING_FOR_DEVICES if reason is Reason.DEVICE_BUSY else reason
-    if not reasons:
-        # no node has such devices (now)
-        return Reason.WAITING_FOR_DEVICES
-    return max(reasons, key=lambda reason: (reasons[reason], reason.value))
-
-
-def impossible(tables: Tables, settings: Settings, request: GPURequest) -> str | None:
-    """Why no node could ever serve ``request``, in words; None where one could, all being free.
-
-    Says None while no node is known: an empty inventory proves nothing.
-    """
-    if not tables.nodes:
-        return None
-    if min(request.count, request.min_memory, request.memory, request.cpu) < 0:
-        return "an amount is negative"
-    most, equipped = 0, []
-    for node in tables.nodes.values():
-        count = sum(
-            tables.status[id].present and filters.suits(tables.devices[id], request) is None
-            for id in tables.devices_of_node[node.name]
-        )
-        most = max(most, count)
-        if count >= request.count:
-            if filters.large_enough(node, request, settings):
-                return None
-            equipped.append(node)
-    if not equipped:
-        return f"no node has {_in_words(request)}; the largest has {most}"
-    memory = max(filters.memory_budget(node, settings) for node in equipped)
-    if request.memory > memory:
-        asked, largest = format_memory(request.memory), format_memory(memory)
-        return f"no such node can give {asked} of memory; the largest gives {largest}"
-    cpus = max(filters.cpu_budget(node, settings) or 0 for node in equipped) / 1e9
-    return f"no such node can give {request.cpu:g} CPUs; the largest gives {cpus:g}"
-
-
-def _in_words(request: GPURequest) -> str:
-    """``2 GPUs of model *A100* with 40 GiB``, ``1 MIG instance``."""
-    kind = {Mode.EXCLUSIVE: "GPU", Mode.SLOTS: "shared GPU", Mode.MIG: "MIG instance"}
-    words = f"{request.count} {kind[request.sharing]}{'' if request.count == 1 else 's'}"
-    if request.model is not None:
-        words += f" of model {request.model}"
-    if request.min_memory:
-        words += f" with {format_memory(request.min_memory)}"
-    return words
+#: makes a queue for a state; another one is another policy
+Queues = Callable[[Core], Queue]

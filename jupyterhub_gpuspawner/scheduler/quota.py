@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .fairshare import Group
 from .models import Limits, QueueEntry, Reason
 from .tables import Tables
 
@@ -20,6 +21,17 @@ def never_allowed(limits: Limits, entry: QueueEntry) -> Reason | None:
     if any(entry.request.count > cap for cap in caps):
         return Reason.ABOVE_GROUP_LIMIT
     return None
+
+
+def above_share(group: Group, count: int, anyway: bool = False) -> bool:
+    """Whether ``count`` more GPUs are above what a group, or what it is part of, may hold.
+
+    ``anyway``: even if it held nothing.
+    """
+    for part in group.path():
+        if part.cap is not None and count + (0 if anyway else part.held) > part.cap:
+            return True
+    return False
 
 
 def not_now(limits: Limits, entry: QueueEntry, tables: Tables) -> Reason | None:

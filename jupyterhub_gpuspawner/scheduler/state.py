@@ -45,15 +45,17 @@ class SchedulerState:
         The policy's numbers.
     epoch:
         Number of this scheduler's life; leases carry the epoch that granted them.
-    order:
-        The order in which waiting entries are looked at.
+    queues:
+        Makes the line; another one is another policy (for comparisons).
     """
 
     def __init__(
-        self, settings: Settings, epoch: int = 0, order: queue.Order = queue.first_come
+        self, settings: Settings, epoch: int = 0, queues: queue.Queues = queue.Queue
     ) -> None:
         self._core = Core(settings=settings, epoch=epoch)
-        self._order = order
+        self._queue = queues(self._core)
+        #: time of the last event
+        self._now = 0.0
         #: version of the tables after the last grant pass
         self._seen = 0
 
@@ -68,15 +70,20 @@ class SchedulerState:
         return self._core.settings
 
     def restore(self, values: Iterable[Decision], now: float) -> None:
-        """Take in what the ledger holds. Nobody is attached, no node is reconciled yet."""
+        """Take in what the ledger holds. Nobody is attached, no node is reconciled yet.
+
+        Leases that were released count as what their users have had.
+        """
         core = self._core
         for value in values:
-            core.tables.apply(value)
-        core.detached = {entry.id: now for entry in core.tables.queued()}
+            core.take(value)
+        core.detached.update(dict.fromkeys((entry.id for entry in core.tables.queued()), now))
         # memory of devices that were freed just before the end was perhaps never seen empty
-        core.settling = {
-            device.id: now for device in core.tables.devices.values() if not device.simulated
-        }
+        for device in core.tables.devices.values():
+            if not device.simulated:
+                core.settling[device.id] = now
+                core.tables.touched.add(device.id)
+        self._now = now
 
     def handle(self, event: events.Event, now: float) -> list[Decision]:
         """Decide what follows from ``event`` at time ``now`` (POSIX seconds).
@@ -86,9 +93,9 @@ class SchedulerState:
         """
         core = self._core
         core.decided = []
+        self._now = now
         if isinstance(event, events.SettingsChanged):
-            core.stirred = core.stirred or core.settings != event.settings
-            core.settings = event.settings
+            self._change_settings(event.settings, now)
         elif isinstance(event, events.Tick):
             leases.expire(core, now)
             entries.expire(core, now)
@@ -108,17 +115,11 @@ class SchedulerState:
         waiting = {entry.id for entry in core.tables.queued()}
         assert waiting <= core.attached | set(core.detached), "an entry is neither here nor there"
         assert not core.attached & set(core.detached), "attached and detached at once"
+        self._queue.validate()
 
     def waiting(self) -> list[queue.Waiting]:
         """The line as the people in it may see it, first one first."""
-        return [
-            queue.Waiting(
-                entry=entry,
-                position=position,
-                reason=self._core.reasons.get(entry.id, Reason.NOT_ATTACHED),
-            )
-            for position, entry in enumerate(self._order(self.tables, 0.0), start=1)
-        ]
+        return self._queue.waiting(self._now)
 
     def is_ready(self, node: str) -> bool:
         """Whether ledger and engine of the node were compared in this epoch."""
@@ -132,15 +133,18 @@ class SchedulerState:
         free = self.tables.free_atoms(self.tables.devices[device_id])
         return None if free and device_id not in self._core.settling else Reason.DEVICE_BUSY
 
-    def _grant_pass(self, now: float) -> None:
+    def _change_settings(self, settings: Settings, now: float) -> None:
         core = self._core
-        look = queue.Pass(core.tables, core.settings, core.ready, core.settling.keys())
-        for entry in self._order(core.tables, now):
-            if entry.id not in core.attached:
-                core.reasons[entry.id] = Reason.NOT_ATTACHED
-                continue
-            verdict = look.judge(entry)
-            if isinstance(verdict, Reason):
-                core.reasons[entry.id] = verdict
-            else:
-                leases.grant(core, entry, *verdict, now)
+        if settings == core.settings:
+            return
+        if settings.fairness != core.settings.fairness:
+            core.usage = core.usage.changed(settings.fairness, core.tables.leases.values(), now)
+            self._queue.reorder(core.usage)
+        core.settings = settings
+        core.tables.inventory += 1
+        core.stirred = True
+        self._queue.capacity.resettle(settings)
+
+    def _grant_pass(self, now: float) -> None:
+        while (grant := self._queue.next(now)) is not None:
+            leases.grant(self._core, *grant, now)

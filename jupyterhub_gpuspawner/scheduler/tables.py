@@ -42,11 +42,21 @@ class Tables:
         self.claims: dict[str, dict[int, str]] = {}
         self.devices_of_node: dict[str, set[str]] = defaultdict(set)
         self.children: dict[str, set[str]] = defaultdict(set)
+        self.leases_of_node: dict[str, set[str]] = defaultdict(set)
+        #: devices, nodes and entries that have changed since :mod:`.capacity` and :mod:`.line`
+        #: looked last; who looks puts an empty set in place
+        self.touched: set[str] = set()
+        self.touched_nodes: set[str] = set()
+        self.touched_entries: set[str] = set()
         self.next_seq = 1
         #: grows with each change that a grant may depend on
         self.version = 0
+        #: grows with each change of a device or node
+        self.inventory = 0
         #: (seq, entry id) of the waiting entries, sorted
         self._line: list[tuple[int, str]] = []
+        #: only of devices that have any
+        self._relatives: dict[str, tuple[str, ...]] = {}
         self._waiting: Counter[tuple[str, str]] = Counter()
         self._by_user: Counter[tuple[str, str]] = Counter()
         self._by_group: Counter[tuple[str, str]] = Counter()
@@ -67,6 +77,10 @@ class Tables:
         """GPUs (atoms) in the live leases of the user of ``key``."""
         return self._by_user[key.hub, key.user]
 
+    def held_by(self, hub: str, user: str) -> int:
+        """The same, by name."""
+        return self._by_user[hub, user]
+
     def held_by_group(self, hub: str, group: str) -> int:
         """GPUs (atoms) in the live leases of members of ``group``."""
         return self._by_group[hub, group]
@@ -81,14 +95,12 @@ class Tables:
 
     def relatives(self, device_id: str) -> tuple[str, ...]:
         """The parent and the MIG children of a device: other names of the same hardware."""
-        children = self.children.get(device_id)
-        device = self.devices.get(device_id)
-        parent = (device.parent,) if device is not None and device.parent else ()
-        return (*parent, *children) if children else parent
+        return self._relatives.get(device_id, ())
 
     def free_atoms(self, device: Device) -> list[int]:
         """Atoms without a claim, none where a MIG parent or child is claimed (S4)."""
-        if any(relative in self.claims for relative in self.relatives(device.id)):
+        relatives = self._relatives.get(device.id)
+        if relatives and any(relative in self.claims for relative in relatives):
             return []
         taken = self.claims.get(device.id)
         if taken is None:
@@ -117,6 +129,7 @@ class Tables:
         if queued and other != entry.id:
             raise transitions.IllegalTransition(f"{subject}: {entry.key} waits already as {other}")
         self.next_seq = max(self.next_seq, entry.seq + 1)
+        self.touched_entries.add(entry.id)
         if old is not None:
             self._forget_entry(old)
         if entry.state in OPEN_ENTRY:
@@ -143,13 +156,17 @@ class Tables:
         if old is not None:
             self._count(old, -1)
             del self.leases[lease.id], self.lease_of[old.key]
+            self.leases_of_node[old.node].discard(old.id)
             self.lease_of_container.pop(old.container_id or "", None)
         if lease.live:
             self.leases[lease.id] = lease
             self.lease_of[lease.key] = lease.id
+            self.leases_of_node[lease.node].add(lease.id)
             if lease.container_id is not None:
                 self.lease_of_container[lease.container_id] = lease.id
             self._count(lease, +1)
+        if lease.key in self.queued_of:
+            self.touched_entries.add(self.queued_of[lease.key])
 
     def _check_storable(self, old: Lease | None, lease: Lease) -> None:
         """The guards against two leases of one thing, whatever the code that decides thinks."""
@@ -173,6 +190,10 @@ class Tables:
                 raise transitions.IllegalTransition(f"{subject}: {claim} is held by {holders}")
 
     def _count(self, lease: Lease, sign: int) -> None:
+        self.touched_nodes.add(lease.node)
+        for device_id in lease.devices:
+            self.touched.add(device_id)
+            self.touched.update(self.relatives(device_id))
         for claim in lease.claims:
             if sign > 0:
                 self.claims.setdefault(claim.device, {})[claim.atom] = lease.id
@@ -197,11 +218,27 @@ class Tables:
             if old.parent:
                 self.children[old.parent].discard(old.id)
         self.version += 1
+        self.inventory += 1
+        self.touched.update(self.relatives(device.id))
         self.devices[device.id] = device
         self.status[device.id] = status
         self.devices_of_node[device.node].add(device.id)
         if device.parent:
             self.children[device.parent].add(device.id)
+        for name in (device.id, device.parent, old.parent if old is not None else None):
+            if name is not None:
+                self._relate(name)
+        self.touched.update((device.id, *self.relatives(device.id)))
+
+    def _relate(self, device_id: str) -> None:
+        """Work out again whose hardware the device shares."""
+        device = self.devices.get(device_id)
+        parent = (device.parent,) if device is not None and device.parent else ()
+        relatives = (*parent, *sorted(self.children.get(device_id, ())))
+        if relatives:
+            self._relatives[device_id] = relatives
+        else:
+            self._relatives.pop(device_id, None)
 
     def _store_node(self, node: Node) -> None:
         old = self.nodes.get(node.name)
@@ -209,7 +246,9 @@ class Tables:
             transitions.NODE, old.state if old else None, node.state, f"node {node.name}"
         )
         self.nodes[node.name] = node
+        self.touched_nodes.add(node.name)
         self.version += 1
+        self.inventory += 1
 
     # -- checking ------------------------------------------------------------------------
 
@@ -236,6 +275,9 @@ class Tables:
             lease.container_id: lease.id for lease in self.leases.values() if lease.container_id
         }
         assert containers == self.lease_of_container, "the container index is wrong"
+        places = {(lease.node, lease.id) for lease in self.leases.values()}
+        filed = {(node, id) for node, ids in self.leases_of_node.items() for id in ids}
+        assert places == filed, "the leases of a node are wrong"
         waiting = [e for e in self.entries.values() if e.state is EntryState.QUEUED]
         line = sorted((entry.seq, entry.id) for entry in waiting)
         assert line == self._line, "the line and the waiting entries differ"

@@ -26,7 +26,7 @@ from ..scheduler.decisions import (
     NodeStored,
     Noted,
 )
-from ..scheduler.models import Settings
+from ..scheduler.models import Lease, Settings
 from ..scheduler.state import SchedulerState
 from ..store.replay import Snapshot
 
@@ -41,6 +41,8 @@ Listener = Callable[[SchedulerState, list[Decision]], None]
 
 #: most events in one transaction
 BATCH = 64
+#: ended leases that are counted as usage after a start
+REMEMBERED = 10_000
 #: seconds between attempts to get the ledger back: first, and at most
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0
 
@@ -52,6 +54,9 @@ class Store(Protocol):
 
     def commit(self, decisions: list[Decision], now: float) -> None: ...
     def load(self) -> Snapshot: ...
+    def leases(
+        self, user: str | None = None, live: bool | None = None, limit: int = 100
+    ) -> list[Lease]: ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -252,9 +257,12 @@ class Actor:
                 await asyncio.sleep(min(delay, RETRY_MOST))
             try:
                 snapshot = await self.ledger_call(self._store.load)
+                ended = await self.ledger_call(
+                    lambda: self._store.leases(live=False, limit=REMEMBERED)
+                )
                 if not first:
                     await self._prove_writable()
-                self._state = self._rebuild(snapshot)
+                self._state = self._rebuild(snapshot, ended)
             except LedgerError as error:
                 self._failures += 1
                 if str(error) != str(self.trouble):
@@ -276,10 +284,12 @@ class Actor:
         now = self._clock()
         await self.ledger_call(lambda: self._store.commit([note], now))
 
-    def _rebuild(self, snapshot: Snapshot) -> SchedulerState:
+    def _rebuild(self, snapshot: Snapshot, ended: list[Lease]) -> SchedulerState:
         state = SchedulerState(self._settings, self._store.epoch)
         now = self._clock()
-        state.restore(values_of(snapshot), now)
+        # oldest first, as they were lived through
+        had = [LeaseStored(lease=lease) for lease in reversed(ended)]
+        state.restore([*had, *values_of(snapshot)], now)
         if self._boot_id:
             state.handle(events.BootSeen(boot_id=self._boot_id), now)
         return state

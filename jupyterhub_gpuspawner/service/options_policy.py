@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from traitlets import Dict, Float, Int, TraitError, Unicode, validate
-from traitlets.config import Configurable
 
 from ..scheduler.models import Limits, Settings
+from .options_fairness import FairnessOptions
 from .traits import Seconds
 
 
-class PolicyOptions(Configurable):
+class PolicyOptions(FairnessOptions):
     """Part of :class:`~.options.GPUScheduler`: what :class:`Settings` is made of."""
 
     memory_reserve = Float(
@@ -204,4 +204,5 @@ class PolicyOptions(Configurable):
             start_deadline=self.start_deadline,
             detach_grace=self.detach_grace,
             requeue_grace=self.requeue_grace,
+            fairness=self.fairness(),
         )

@@ -25,7 +25,7 @@ REASONS: dict[Reason, str] = {
     Reason.NODE_MEMORY: "The machine has not enough free memory.",
     Reason.NODE_CPU: "The machine has not enough free processors.",
     Reason.WAITING_FOR_DEVICES: "All suitable GPUs are in use.",
-    Reason.BEHIND_OTHERS: "Others have waited longer for the same GPUs.",
+    Reason.BEHIND_OTHERS: "Others come first for the same GPUs.",
     Reason.USER_LIMIT: "You hold as many GPUs as you may; stop another server first.",
     Reason.GROUP_LIMIT: "Your group holds as many GPUs as it may.",
     Reason.PREVIOUS_SERVER: "Your previous server is still stopping.",

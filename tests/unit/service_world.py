@@ -31,8 +31,8 @@ from jupyterhub_gpuspawner.errors import (
     LedgerError,
     LedgerFenced,
 )
-from jupyterhub_gpuspawner.scheduler.decisions import Decision, from_json, to_json
-from jupyterhub_gpuspawner.scheduler.models import GPURequest
+from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored, from_json, to_json
+from jupyterhub_gpuspawner.scheduler.models import GPURequest, Lease
 from jupyterhub_gpuspawner.service import waiting
 from jupyterhub_gpuspawner.service.app import add_routes, web_application
 from jupyterhub_gpuspawner.service.desk import Desk
@@ -80,6 +80,13 @@ class FakeLedger:
         if self.unreadable is not None:
             raise self.unreadable
         return snapshot(self.journal())
+
+    def leases(
+        self, user: str | None = None, live: bool | None = None, limit: int = 100
+    ) -> list[Lease]:
+        last = {d.lease.id: d.lease for d in self.journal() if isinstance(d, LeaseStored)}
+        newest = sorted(last.values(), key=lambda lease: lease.granted_at, reverse=True)
+        return [lease for lease in newest if live is None or lease.live is live][:limit]
 
     def journal(self) -> list[Decision]:
         return [from_json(json.loads(row)) for row in self.rows]

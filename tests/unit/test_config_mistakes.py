@@ -102,8 +102,8 @@ def test_the_options_are_found() -> None:
     assert ("GPUScheduler", "request_rate") in options()
     kept = {"GPUDockerSpawner", "GPUSpawnerMixin", "GPUScheduler"}
     #: parts of the above, or another program
-    parts = {"LimitTraits", "SchedulerLink", "PolicyOptions", "SchedulerApp", "_Base"}
-    parts |= {"UserNetworkTraits"}
+    parts = {"LimitTraits", "SchedulerLink", "SchedulerApp", "_Base"}
+    parts |= {"PolicyOptions", "FairnessOptions", "UserNetworkTraits"}
     names = {cls.__name__ for cls in configurables() if cls.class_traits(config=True)}
     assert names - kept - parts <= {"GPUSwarmSpawner"}, "a new class of options: try it too"
 

@@ -263,9 +263,11 @@ def play(world: World, who: str, asks: str) -> tuple[str, str]:
         world.end(lease)
         return "", ""
     if asks:
-        wanted = re.fullmatch(r"(\d) GPU(?:, (\d+) GiB)?(?: of (\S+))?", asks)
+        wanted = re.fullmatch(r"(\d) GPU(?:, (\d+) GiB)?(?: of (\S+))?(?: for (\d+) h)?", asks)
         assert wanted is not None, asks
         more = {"memory": int(wanted[2] or 0) * GIB, "model": wanted[3]}
+        if wanted[4]:
+            more["length"] = int(wanted[4]) * 3600.0
         try:
             world.ask(user, int(wanted[1]), groups=tuple(group), **more)
         except RefusedError as error:

@@ -289,9 +289,11 @@ def test_a_gpu_is_not_granted_while_an_instance_of_it_is():
     ann = world.run("ann", sharing=Mode.MIG)
     bob = world.ask("bob")
     assert world.line() == [("bob", Reason.WAITING_FOR_DEVICES)]
-    assert world.granted(world.ask("cy", sharing=Mode.MIG))
+    cy = world.ask("cy", sharing=Mode.MIG)
+    assert world.why("cy") is Reason.BEHIND_OTHERS, "it would keep the whole GPU from bob"
     world.end(ann)
-    assert not world.granted(bob)
+    assert world.granted(bob)
+    assert not world.granted(cy)
 
 
 def test_an_instance_is_not_granted_while_its_gpu_is():

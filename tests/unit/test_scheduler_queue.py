@@ -12,6 +12,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     Reason,
     Settings,
 )
+from jupyterhub_gpuspawner.scheduler.reasons import why
 from tests.unit.scheduler_world import GIB, World, gpu, machine
 
 BAD = DeviceStatus(health=Health.BAD)
@@ -126,7 +127,7 @@ def test_without_a_change_the_line_is_not_looked_at(monkeypatch):
     ann = world.run("ann")
     world.ask("bob")
     looks = []
-    monkeypatch.setattr(queue, "Pass", lambda *args: looks.append(args))
+    monkeypatch.setattr(queue.Queue, "next", lambda *args: looks.append(args))
     quiet = [
         events.NodeReconciled(node="n1"),
         events.ContainerRunning(lease_id=ann),
@@ -173,13 +174,12 @@ def test_memory_that_an_older_request_needs_is_not_given_to_a_younger_one():
     assert not world.granted(cy)
 
 
-def test_memory_is_kept_for_the_largest_of_the_older_requests():
+def test_memory_is_kept_for_the_first_who_waits():
     world = World("g1")
     world.run("ann", memory=20 * GIB)
-    world.ask("bob", memory=10 * GIB)
-    world.ask("cy", memory=50 * GIB)
-    assert not world.granted(world.ask("dan", 0, memory=20 * GIB))
-    assert world.granted(world.ask("eve", 0, memory=5 * GIB))
+    world.ask("bob", memory=30 * GIB)
+    assert not world.granted(world.ask("cy", 0, memory=60 * GIB))
+    assert world.granted(world.ask("dan", 0, memory=50 * GIB))
 
 
 def test_a_larger_reserve_stops_nothing():
@@ -284,7 +284,6 @@ def test_a_device_of_which_a_part_is_taken_does_not_count_as_one_of_two():
     [
         ({Reason.DEVICE_BUSY: 1, Reason.NODE_NOT_READY: 3}, Reason.WAITING_FOR_DEVICES),
         ({Reason.NODE_MEMORY: 1, Reason.DEVICE_BUSY: 8}, Reason.NODE_MEMORY),
-        ({Reason.BEHIND_OTHERS: 1, Reason.NODE_MEMORY: 1}, Reason.BEHIND_OTHERS),
         ({Reason.NODE_CORDONED: 1, Reason.DEVICE_FOREIGN: 2}, Reason.NODE_CORDONED),
         ({Reason.DEVICE_FOREIGN: 1, Reason.DEVICE_UNHEALTHY: 2}, Reason.DEVICE_UNHEALTHY),
         ({Reason.DEVICE_CORDONED: 1, Reason.DEVICE_FOREIGN: 1}, Reason.DEVICE_FOREIGN),
@@ -292,8 +291,8 @@ def test_a_device_of_which_a_part_is_taken_does_not_count_as_one_of_two():
     ],
 )
 def test_the_reason_told_is_the_one_nearest_to_a_grant(reasons, told):
-    assert queue.why(reasons) is told
-    assert queue.why(dict(reversed(reasons.items()))) is told
+    assert why(reasons) is told
+    assert why(dict(reversed(reasons.items()))) is told
 
 
 def test_a_closed_node_without_such_devices_is_not_the_reason():

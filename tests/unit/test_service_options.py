@@ -44,6 +44,16 @@ def options(**values: Any) -> GPUScheduler:
         ({"request_rate": -1}, "request_rate"),
         ({"request_rate": float("nan")}, "request_rate"),
         ({"request_burst": 0}, "request_burst"),
+        ({"shares": {"": {}}}, "a share needs the name of a group"),
+        ({"shares": {"lab": {"quotas": 1}}}, "lab: there is no 'quotas'; known: parent, weight"),
+        ({"shares": {"lab": {"quota": 1.5}}}, "lab: quota is 1.5"),
+        ({"shares": {"lab": {"quota": True}}}, "lab: quota is True"),
+        ({"shares": {"lab": {"borrow": -1}}}, "lab: borrow is -1; want 0 or more"),
+        ({"shares": {"lab": {"weight": 0}}}, "lab: weight is 0; want a number above 0"),
+        ({"shares": {"lab": {"parent": "uni"}}}, "shares lab: the parent is no share"),
+        ({"shares": {"lab": {"parent": "lab"}}}, "the parent is no share, or a part of itself"),
+        ({"usage_half_life": 0}, "usage_half_life"),
+        ({"age_guard": "long"}, "'long' is not a length of time"),
         ({"bind_deadline": "soon"}, "'soon' is not a length of time"),
         ({"reconcile_interval": 0}, "reconcile_interval"),
         ({"node_name": "a b"}, "'a b'; want 1 to 64 of A-Za-z0-9_.-"),
@@ -151,3 +161,25 @@ def test_the_environment_replaces_the_token_s_file(
     monkeypatch.setenv(service_token.ENVIRONMENT, "e" * 20)
     assert service_token.service_token(tmp_path / "token") == "e" * 20
     assert not (tmp_path / "token").exists()
+
+
+def test_the_fairness_options_become_the_policy() -> None:
+    fairness = (
+        options(
+            shares={"physics": {"quota": 4}, "theory": {"parent": "physics", "borrow": 2}},
+            group_priorities={"guests": -1},
+            usage_half_life="1d",
+            age_guard=None,
+            fair_share=False,
+            backfill=False,
+        )
+        .settings()
+        .fairness
+    )
+    assert [(s.name, s.parent, s.quota, s.cap) for s in fairness.shares] == [
+        ("physics", "", 4, None),
+        ("theory", "physics", 0, 2),
+    ]
+    assert fairness.priorities == {"guests": -1}
+    assert (fairness.half_life, fairness.age_guard) == (86400.0, None)
+    assert not fairness.by_usage and not fairness.backfill

@@ -1,0 +1,175 @@
+"""When the first in line can start, and who may pass it without delaying that (EASY backfill).
+
+The first one that can't start gets a *reservation*: the node that can serve it soonest, and the
+time when enough of what runs there will have ended at its length class. Others may start now if
+they use another node, or end by that time, or take only what the first one leaves over then.
+(Lifka, The ANL/IBM SP scheduling system, 1995.)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from .capacity import Capacity, Kind, Room, Want
+from .models import Device, Lease, Mode, Target
+from .placement import pick
+from .tables import Tables
+
+#: shapes whose reservation is remembered; those that are first in line are few
+_REMEMBERED = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reservation:
+    """What the first in line will get, as far as the length classes tell."""
+
+    want: Want
+    node: str
+    #: when, POSIX seconds; infinite where somebody without an end has to end first
+    at: float
+    #: devices of its kinds that it leaves over then
+    spare: int
+    #: bytes of memory limits that it leaves over then
+    memory: int
+    #: the same in 1e-9 processors; None = no bound
+    cpus: int | None
+
+
+@dataclass(eq=False, slots=True)
+class _Known:
+    """What is known of one shape: when each node could serve it."""
+
+    by_node: dict[str, float] = field(default_factory=dict)
+    #: (when, node), sorted
+    order: list[tuple[float, str]] = field(default_factory=list)
+    stale: set[str] = field(default_factory=set)
+
+
+def end_of(lease: Lease) -> float:
+    """When the lease will have ended: now if it stops, else at the end of its class."""
+    if lease.target is Target.GONE:
+        return lease.moved_at
+    return inf if lease.ends_at is None else lease.ends_at
+
+
+class Backfill:
+    """Reservations, remembered node by node until something changes there."""
+
+    def __init__(self, tables: Tables, capacity: Capacity) -> None:
+        self._tables = tables
+        self._capacity = capacity
+        self._known: dict[Want, _Known] = {}
+
+    def changed(self, nodes: Iterable[str]) -> None:
+        """Something on these nodes is not what it was."""
+        for known in self._known.values():
+            known.stale.update(nodes)
+
+    def reserve(self, want: Want) -> Reservation | None:
+        """A reservation for ``want``, which can't start now; None where no node could serve it."""
+        known = self._known.get(want)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            known = self._known[want] = _Known(stale=set(self._capacity.rooms))
+        for name in known.stale:
+            before = known.by_node.pop(name, None)
+            if before is not None:
+                del known.order[bisect_left(known.order, (before, name))]
+            room = self._capacity.rooms[name]
+            if room.closed is None and self._capacity.could(want, room):
+                at = self._when(want, room)
+                known.by_node[name] = at
+                insort(known.order, (at, name))
+        known.stale.clear()
+        if not known.order:
+            return None
+        at, name = known.order[0]
+        return self._reservation(want, self._capacity.rooms[name], at)
+
+    def _when(self, want: Want, room: Room) -> float:
+        """When enough devices, memory and processors of the node are free."""
+        at = 0.0
+        if want.count:
+            at = self._ready_times(want, room)[want.count - 1]
+        memory, cpus = room.memory, room.cpus
+        for end, lease in self._endings(room):
+            enough = memory >= want.memory and (cpus is None or cpus >= want.cpus)
+            if end > at and enough:
+                break
+            at = at if enough else max(at, end)
+            memory += lease.request.memory
+            cpus = None if cpus is None else cpus + self._capacity.want(lease.request).cpus
+        return at
+
+    def _reservation(self, want: Want, room: Room, at: float) -> Reservation:
+        memory, cpus = room.memory, room.cpus
+        for end, lease in self._endings(room):
+            if end <= at:
+                memory += lease.request.memory
+                cpus = None if cpus is None else cpus + self._capacity.want(lease.request).cpus
+        ready = self._ready_times(want, room) if want.count else []
+        return Reservation(
+            want=want,
+            node=room.name,
+            at=at,
+            spare=sum(time <= at for time in ready) - want.count,
+            memory=memory - want.memory,
+            cpus=None if cpus is None else cpus - want.cpus,
+        )
+
+    def _endings(self, room: Room) -> list[tuple[float, Lease]]:
+        """The node's leases with their ends, soonest first."""
+        leases = (self._tables.leases[id] for id in self._tables.leases_of_node[room.name])
+        return sorted(((end_of(lease), lease) for lease in leases), key=lambda pair: pair[0])
+
+    def _ready_times(self, want: Want, room: Room) -> list[float]:
+        """When each usable device of the wanted kinds is free, soonest first."""
+        times = []
+        for kind in want.kinds:
+            shelf = room.shelves.get(kind)
+            if shelf is not None:
+                times += [0.0] * len(shelf.free)
+                times += [self._ready(id) for id in shelf.usable - shelf.free]
+        return sorted(times)
+
+    def _ready(self, device_id: str) -> float:
+        """When a device that is not free will be. 0 = as soon as its memory is seen empty."""
+        tables = self._tables
+        own = tables.claims.get(device_id, {})
+        device = tables.devices[device_id]
+        ends = [end_of(tables.leases[id]) for id in own.values()]
+        if device.mode is Mode.SLOTS:
+            # the first slot that comes free is enough; there may be one
+            ends = [min(ends)] if len(own) == device.atoms else []
+        for relative in tables.relatives(device_id):
+            ends += [end_of(tables.leases[id]) for id in tables.claims.get(relative, {}).values()]
+        return max(ends, default=0.0)
+
+    # -- passing -----------------------------------------------------------------------------
+
+    def may_pass(self, held: Reservation, want: Want, room: Room, now: float) -> bool:
+        """Whether ``want`` on ``room`` leaves the reservation as it is."""
+        if room.name != held.node:
+            return True
+        length = want.request.length
+        if length is not None and now + length <= held.at:
+            return True
+        if held.want.memory and want.memory > held.memory:
+            return False
+        if held.want.cpus and held.cpus is not None and want.cpus > held.cpus:
+            return False
+        used = (d for d, atoms in pick(self._tables, room, want) if self._uses_up(d, atoms))
+        return sum(self.touches(d, held.want.kinds) for d in used) <= held.spare
+
+    def _uses_up(self, device: Device, atoms: list[int]) -> bool:
+        """Whether nothing is left of the device; another slot of a shared one may be."""
+        return len(self._tables.free_atoms(device)) <= len(atoms)
+
+    def touches(self, device: Device, kinds: tuple[Kind, ...]) -> bool:
+        """Whether the device, or one that is the same hardware, is of these kinds."""
+        family = (device.id, *self._tables.relatives(device.id))
+        return any(self._capacity.kind_of(id) in kinds for id in family)

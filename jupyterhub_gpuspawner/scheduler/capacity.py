@@ -1,0 +1,347 @@
+"""What is free, by node and kind of device, kept up to date device by device.
+
+Devices that differ in nothing a request can ask for are of one *kind*; there are few kinds, and
+a request fits some of them. For each kind, nodes are filed by how many of it they have free.
+So a look for a place costs a few steps for each kind, however many devices there are, and a
+grant or a release moves one node in the files.
+
+Nothing here is a belief of its own: :class:`Capacity` follows the tables, which note what was
+touched, and :meth:`Capacity.validate` compares it with a count from scratch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from . import filters
+from .models import Device, GPURequest, Mode, Reason, Settings
+from .tables import Tables
+
+#: whether a node may be used, beyond having room; see :meth:`Capacity.find`
+Allowed = Callable[["Room"], bool]
+
+
+@dataclass(eq=False, slots=True)
+class Kind:
+    """What devices have in common as far as a request can tell. One object for each kind."""
+
+    #: any device of the kind
+    sample: Device
+    #: index = number of free devices -> (bytes of memory left, node), sorted, open nodes only
+    levels: list[list[tuple[int, str]]] = field(default_factory=lambda: [[]])
+    #: the highest index at which there is a node
+    top: int = 0
+
+    def file(self, count: int, place: tuple[int, str]) -> None:
+        """Add a node that has ``count`` free."""
+        while len(self.levels) <= count:
+            self.levels.append([])
+        insort(self.levels[count], place)
+        self.top = max(self.top, count)
+
+    def unfile(self, count: int, place: tuple[int, str]) -> None:
+        """Take a node out."""
+        level = self.levels[count]
+        del level[bisect_left(level, place)]
+        while self.top and not self.levels[self.top]:
+            self.top -= 1
+
+
+@dataclass(eq=False, slots=True)
+class Shelf:
+    """The devices of one kind on one node."""
+
+    #: all that are known, in whatever state
+    known: set[str] = field(default_factory=set)
+    #: those that could be given out if nobody held them
+    usable: set[str] = field(default_factory=set)
+    #: those that can be given out now
+    free: set[str] = field(default_factory=set)
+
+
+@dataclass(eq=False, slots=True)
+class Room:
+    """What one node has left."""
+
+    name: str
+    #: why it takes no servers; None = it does
+    closed: Reason | None = Reason.NODE_NOT_READY
+    #: bytes that memory limits may still add up to; negative after a lowered budget
+    memory: int = 0
+    #: the same in 1e-9 processors; None = no bound
+    cpus: int | None = None
+    shelves: dict[Kind, Shelf] = field(default_factory=dict)
+    #: where it is filed: (kind, free devices)
+    filed: list[tuple[Kind, int]] = field(default_factory=list)
+
+    def free(self, kinds: Iterable[Kind]) -> int:
+        """Number of free devices of these kinds."""
+        return sum(len(self.shelves[kind].free) for kind in kinds if kind in self.shelves)
+
+    def holds(self, want: Want) -> bool:
+        """Whether memory and CPUs are left for one more. No limit counts as nothing."""
+        if want.memory and self.memory < want.memory:
+            return False
+        return not want.cpus or self.cpus is None or self.cpus >= want.cpus
+
+
+@dataclass(eq=False, slots=True)
+class Want:
+    """A request with what follows from it: the kinds that suit, the least wasteful first."""
+
+    request: GPURequest
+    count: int
+    memory: int
+    cpus: int
+    kinds: tuple[Kind, ...] = ()
+    #: number of kinds there were when this was worked out
+    known: int = -1
+
+
+class Capacity:
+    """The files. ``update()`` first, then ask.
+
+    Parameters
+    ----------
+    ready:
+        Names of the nodes that were reconciled in this epoch. A live view.
+    settling:
+        Ids of free devices whose memory was not seen empty yet. A live view.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        settings: Settings,
+        ready: Collection[str],
+        settling: Collection[str],
+    ) -> None:
+        self._tables = tables
+        self._settings = settings
+        self._ready = ready
+        self._settling = settling
+        self.rooms: dict[str, Room] = {}
+        self._kinds: dict[tuple[object, ...], Kind] = {}
+        #: stands for "no device at all": every open node is filed here
+        self._nothing = Kind(sample=Device(id="", node=""))
+        self._shelf_of: dict[str, tuple[str, Kind]] = {}
+        #: nodes with several kinds, which together may do where no single one does
+        self._mixed: set[str] = set()
+        self._wants: dict[GPURequest, Want] = {}
+        self._homes: dict[Want, tuple[Room, ...]] = {}
+        self._homes_at = -1
+        tables.touched.update(tables.devices)
+        tables.touched_nodes.update(tables.nodes)
+
+    # -- following the tables ----------------------------------------------------------------
+
+    def update(self) -> set[str]:
+        """Take in what was touched since the last time; returns the names of those nodes."""
+        tables = self._tables
+        nodes, devices = tables.touched_nodes, tables.touched
+        tables.touched_nodes, tables.touched = set(), set()
+        for device_id in devices:
+            device = tables.devices.get(device_id)
+            # claimed by an adopted container, and reported by nobody yet
+            if device is not None:
+                nodes.update(self._look_at(device))
+        for name in nodes:
+            self._file(name)
+        return nodes
+
+    def _look_at(self, device: Device) -> set[str]:
+        """Put the device where it belongs; returns the nodes that this concerns."""
+        kind = self._kind(device)
+        where = (device.node, kind)
+        before = self._shelf_of.get(device.id)
+        if before != where:
+            if before is not None:
+                self._take_off(device.id, *before)
+            self._shelf_of[device.id] = where
+        room = self._room(device.node)
+        shelf = room.shelves.setdefault(kind, Shelf())
+        if len(room.shelves) > 1:
+            self._mixed.add(room.name)
+        shelf.known.add(device.id)
+        usable = filters.usable(self._tables.status[device.id]) is None
+        _put(shelf.usable, device.id, usable)
+        _put(shelf.free, device.id, usable and self._is_free(device))
+        return {device.node} if before is None else {device.node, before[0]}
+
+    def _take_off(self, device_id: str, node: str, kind: Kind) -> None:
+        room = self.rooms[node]
+        shelf = room.shelves[kind]
+        for ids in (shelf.known, shelf.usable, shelf.free):
+            ids.discard(device_id)
+
+    def _is_free(self, device: Device) -> bool:
+        if device.id in self._settling:
+            return False
+        free = len(self._tables.free_atoms(device))
+        # a whole GPU is all of its atoms; of a shared one a slot is enough
+        return free == device.atoms if device.mode is Mode.EXCLUSIVE else free > 0
+
+    def _kind(self, device: Device) -> Kind:
+        key = (device.mode, device.model, device.memory, device.capability)
+        kind = self._kinds.get(key)
+        if kind is None:
+            # what suits a request has to be worked out again: `want()` sees the number
+            kind = self._kinds[key] = Kind(sample=device)
+        return kind
+
+    def _room(self, name: str) -> Room:
+        room = self.rooms.get(name)
+        if room is None:
+            room = self.rooms[name] = Room(name=name)
+        return room
+
+    def _file(self, name: str) -> None:
+        room = self._room(name)
+        for kind, count in room.filed:
+            kind.unfile(count, (room.memory, name))
+        room.filed = []
+        node = self._tables.nodes.get(name)
+        if node is None:
+            return
+        room.closed = filters.node_open(node, name in self._ready)
+        budget = filters.memory_budget(node, self._settings)
+        room.memory = budget - self._tables.memory_granted(name)
+        cpus = filters.cpu_budget(node, self._settings)
+        room.cpus = None if cpus is None else cpus - self._tables.nano_cpus_granted(name)
+        if room.closed is None:
+            room.filed = [(kind, len(s.free)) for kind, s in room.shelves.items() if s.free]
+            room.filed.append((self._nothing, 0))
+            for kind, count in room.filed:
+                kind.file(count, (room.memory, name))
+
+    def resettle(self, settings: Settings) -> None:
+        """The budgets are other ones now: file all nodes again."""
+        self._settings = settings
+        self._tables.touched_nodes.update(self._tables.nodes)
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def want(self, request: GPURequest) -> Want:
+        """What the request comes to here. The same object for equal requests."""
+        want = self._wants.get(request)
+        if want is None:
+            if len(self._wants) > 1000:
+                # people's own sizes add up; what is asked again is worked out again
+                self._wants.clear()
+            want = self._wants[request] = Want(
+                request=request,
+                count=request.count,
+                memory=request.memory,
+                cpus=filters.nano_cpus(request.cpu),
+            )
+        return self.renewed(want)
+
+    def renewed(self, want: Want) -> Want:
+        """``want``, looked at again where there are kinds that it does not know of."""
+        if want.known != len(self._kinds):
+            want.kinds, want.known = self._suiting(want.request), len(self._kinds)
+        return want
+
+    def _suiting(self, request: GPURequest) -> tuple[Kind, ...]:
+        if request.count == 0:
+            return ()
+
+        def waste(kind: Kind) -> tuple[int, tuple[int, int], str]:
+            device = kind.sample
+            return (device.memory, device.capability or (0, 0), device.model)
+
+        suiting = (k for k in self._kinds.values() if filters.suits(k.sample, request) is None)
+        return tuple(sorted(suiting, key=waste))
+
+    def find(self, want: Want, allowed: Allowed | None = None) -> Room | None:
+        """The best node that has room now, or None.
+
+        Waste the least: the kind with the least memory that will do, then the node with the
+        fewest of it left over, then the one with the least memory left, then by name.
+        ``allowed`` may refuse a node.
+        """
+        for kind in want.kinds or (self._nothing,):
+            for count in range(want.count, kind.top + 1):
+                level = kind.levels[count]
+                if not level:
+                    continue
+                start = bisect_left(level, (want.memory, "")) if want.memory else 0
+                for index in range(start, len(level)):
+                    room = self.rooms[level[index][1]]
+                    if room.holds(want) and (allowed is None or allowed(room)):
+                        return room
+        return self._find_mixed(want, allowed) if self._mixed and len(want.kinds) > 1 else None
+
+    def _find_mixed(self, want: Want, allowed: Allowed | None) -> Room | None:
+        """A node where several kinds together are enough."""
+        found = [
+            (room.free(want.kinds), room.memory, room.name, room)
+            for room in (self.rooms[name] for name in self._mixed)
+            if room.closed is None and room.free(want.kinds) >= want.count and room.holds(want)
+        ]
+        for _, _, _, room in sorted(found, key=lambda item: item[:3]):
+            if allowed is None or allowed(room):
+                return room
+        return None
+
+    def could(self, want: Want, room: Room) -> bool:
+        """Whether the node could serve the request once those who hold it now have ended."""
+        node = self._tables.nodes.get(room.name)
+        usable = sum(len(s.usable) for k, s in room.shelves.items() if k in want.kinds)
+        return (
+            node is not None
+            and usable >= want.count
+            and filters.large_enough(node, want.request, self._settings)
+        )
+
+    def homes(self, want: Want) -> tuple[Room, ...]:
+        """All nodes that :meth:`could` serve the request; worked out once per inventory."""
+        if self._homes_at != self._tables.inventory:
+            self._homes.clear()
+            self._homes_at = self._tables.inventory
+        homes = self._homes.get(want)
+        if homes is None:
+            homes = tuple(room for room in self.rooms.values() if self.could(want, room))
+            self._homes[want] = homes
+        return homes
+
+    def kind_of(self, device_id: str) -> Kind | None:
+        """The kind of a device; None for one that nobody has reported."""
+        where = self._shelf_of.get(device_id)
+        return None if where is None else where[1]
+
+    # -- checking ----------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Raise ``AssertionError`` where the files differ from a count from scratch."""
+        fresh = Capacity(self._tables, self._settings, self._ready, self._settling)
+        fresh.update()
+        assert self._summary() == fresh._summary(), "the files of free devices are wrong"
+
+    def _summary(self) -> dict[str, object]:
+        rooms: dict[str, object] = {}
+        for room in self.rooms.values():
+            if room.name not in self._tables.nodes:
+                # a lease tells of a node that has not reported yet
+                continue
+            shelves = {
+                repr(key): (shelf.known, shelf.usable, shelf.free)
+                for key, kind in self._kinds.items()
+                if (shelf := room.shelves.get(kind)) is not None and shelf.known
+            }
+            rooms[room.name] = (room.closed, room.memory, room.cpus, shelves)
+        levels = {
+            repr(key): [level for level in kind.levels if level]
+            for key, kind in [*self._kinds.items(), ((), self._nothing)]
+            if any(kind.levels)
+        }
+        return {"rooms": rooms, "levels": levels}
+
+
+def _put(ids: set[str], device_id: str, there: bool) -> None:
+    if there:
+        ids.add(device_id)
+    else:
+        ids.discard(device_id)

@@ -1,0 +1,49 @@
+"""The numbers of fairness: who is served first, and when nobody may be passed any more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """A group's part of the GPUs. Groups without a share are not told apart."""
+
+    #: name of the Hub's group
+    name: str
+    #: name of the share that this one is a part of; empty = of the whole
+    parent: str = ""
+    #: how much usage counts as much as one GPU hour of a sibling of weight 1
+    weight: float = 1.0
+    #: GPUs that the group may hold before others may borrow: below it, it is served first
+    quota: int = 0
+    #: GPUs above ``quota`` that it may hold while others leave them free; None = any number
+    borrow: int | None = None
+
+    @property
+    def cap(self) -> int | None:
+        """The most GPUs that the group may hold; None = no bound."""
+        return None if self.borrow is None else self.quota + self.borrow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fairness:
+    """How the line is ordered."""
+
+    #: False: order of arrival, whatever anybody has used
+    by_usage: bool = True
+    #: shares by groups; a parent's name has to be a share's
+    shares: tuple[Share, ...] = ()
+    #: higher is served first, by group; a user has the highest of his groups. Default 0
+    priorities: dict[str, int] = field(default_factory=dict)
+    #: seconds after which usage counts half
+    half_life: float = 7 * DAY
+    #: seconds that a request without a length is charged for
+    unbounded_length: float = DAY
+    #: seconds of waiting after which nobody younger passes any more; None = never
+    age_guard: float | None = 2 * DAY
+    #: whether others may pass the first one where that doesn't delay it
+    backfill: bool = True

@@ -1,0 +1,290 @@
+"""The rules of the line once more, naive: from lists, each time from scratch, in no hurry.
+
+:class:`Checked` is the shipped queue; it compares every one of its answers with these rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from jupyterhub_gpuspawner.scheduler import filters, queue
+from jupyterhub_gpuspawner.scheduler.core import Core
+from jupyterhub_gpuspawner.scheduler.models import Device, Lease, Mode, QueueEntry, Target
+from jupyterhub_gpuspawner.scheduler.policy import Share
+
+
+@dataclass
+class Head:
+    """The first one that can't start, and what it gets."""
+
+    entry: QueueEntry
+    at: float
+    node: str
+    spare: int
+    memory: int
+    cpus: float
+
+
+class Reference:
+    """What a state looks like at one moment, and what follows."""
+
+    def __init__(self, core: Core, now: float) -> None:
+        self.core, self.now = core, now
+        self.tables, self.settings = core.tables, core.settings
+        self.fairness = core.settings.fairness
+        self.live = list(self.tables.leases.values())
+        #: (hub, user, innermost share) -> decayed usage, in any unit
+        self.used = {key: account.used for key, account in core.usage._accounts.items()}
+
+    # -- who ---------------------------------------------------------------------------------
+
+    def path(self, groups: Iterable[str]) -> list[Share]:
+        """The shares that a user of these groups belongs to, the innermost first."""
+        shares = {share.name: share for share in self.fairness.shares}
+        path = [share for share in self.fairness.shares if share.name in set(groups)][:1]
+        while path and path[-1].parent:
+            path.append(shares[path[-1].parent])
+        return path
+
+    def account(self, entry: QueueEntry) -> tuple[str, str, str]:
+        path = self.path(entry.groups)
+        return (entry.key.hub, entry.key.user, path[0].name if path else "")
+
+    def held(self, share: Share) -> int:
+        return sum(len(v.claims) for v in self.live if share in self.path(v.groups))
+
+    def limited(self, entry: QueueEntry) -> bool:
+        count, limits = entry.request.count, self.settings.limits
+        who = (entry.key.hub, entry.key.user)
+        held = {
+            group: sum(len(v.claims) for v in self.live if group in v.groups)
+            for group in entry.groups
+        }
+        mine = sum(len(v.claims) for v in self.live if (v.key.hub, v.key.user) == who)
+        own = limits.users.get(entry.key.user, limits.per_user)
+        return count > 0 and (
+            (own is not None and mine + count > own)
+            or any(g in limits.groups and held[g] + count > limits.groups[g] for g in entry.groups)
+            or any(
+                share.borrow is not None and self.held(share) + count > share.quota + share.borrow
+                for share in self.path(entry.groups)
+            )
+        )
+
+    def priority(self, entry: QueueEntry) -> int:
+        return max((self.fairness.priorities.get(g, 0) for g in entry.groups), default=0)
+
+    def late(self, entry: QueueEntry) -> bool:
+        guard = self.fairness.age_guard
+        return guard is not None and self.now - entry.submitted_at > guard
+
+    def order(self) -> list[QueueEntry]:
+        """All who wait, in order."""
+        return sorted(self.tables.queued(), key=self.rank)
+
+    def rank(self, entry: QueueEntry) -> tuple[Any, ...]:
+        if self.late(entry):
+            return (0, entry.seq)
+        if not self.fairness.by_usage:
+            return (1, -self.priority(entry), entry.seq)
+        account = self.account(entry)
+        oldest = min(e.seq for e in self.tables.queued() if self.account(e) == account)
+        own = (self.used.get(account, 0.0), oldest, entry.seq)
+        return (1, -self.priority(entry), *self.group_ranks(entry), *own)
+
+    def group_ranks(self, entry: QueueEntry) -> list[Any]:
+        """From the outermost share inwards."""
+        shares, path, ranks = self.fairness.shares, self.path(entry.groups), []
+        for share in reversed(path):
+            used = sum(v for k, v in self.used.items() if share in self.path([k[2]]))
+            ranks.append((self.held(share) < share.quota, used / share.weight, share))
+        ranks = [(not under, used, shares.index(share)) for under, used, share in ranks]
+        if any(part.parent == (path[0].name if path else "") for part in shares):
+            # its own members are one more part of a share that has parts
+            used = sum(v for k, v in self.used.items() if self.path([k[2]]) == path)
+            ranks.append((True, used, len(shares)))
+        return ranks
+
+    # -- where -------------------------------------------------------------------------------
+
+    def family(self, device: Device) -> set[str]:
+        """The other names of the same hardware."""
+        parts = {d.id for d in self.tables.devices.values() if d.parent == device.id}
+        return {*parts, *([device.parent] if device.parent else [])}
+
+    def leases_on(self, names: Iterable[str]) -> list[Lease]:
+        return [v for v in self.live for claim in v.claims if claim.device in set(names)]
+
+    def usable(self, node: str, entry: QueueEntry) -> list[Device]:
+        """Devices of the node of a kind asked for that could be given out if they were free."""
+        return [
+            device
+            for device in self.tables.devices.values()
+            if device.node == node
+            and entry.request.count
+            and filters.suits(device, entry.request) is None
+            and filters.usable(self.tables.status[device.id]) is None
+        ]
+
+    def free(self, device: Device) -> bool:
+        taken = len(self.leases_on([device.id]))
+        room = taken == 0 if device.mode is Mode.EXCLUSIVE else taken < device.atoms
+        settling = device.id in self.core.settling
+        return room and not settling and not self.leases_on(self.family(device))
+
+    def ready_at(self, device: Device) -> float:
+        """When a part of the device is free, by the ends of the length classes."""
+        ends = [end(v) for v in self.leases_on(self.family(device))]
+        own = [end(v) for v in self.leases_on([device.id])]
+        if device.mode is not Mode.SLOTS:
+            ends += own
+        elif len(own) == device.atoms:
+            ends.append(min(own))
+        return max(ends, default=0.0)
+
+    def left(self, node: str, leases: Iterable[Lease]) -> tuple[int, float]:
+        """Memory, and CPUs (in 1e-9), that the node may still grant beside ``leases``."""
+        there = [v.request for v in leases if v.node == node]
+        memory = filters.memory_budget(self.tables.nodes[node], self.settings)
+        cpus = filters.cpu_budget(self.tables.nodes[node], self.settings)
+        return (
+            memory - sum(request.memory for request in there),
+            inf if cpus is None else cpus - sum(filters.nano_cpus(r.cpu) for r in there),
+        )
+
+    def open(self, node: str) -> bool:
+        return filters.node_open(self.tables.nodes[node], node in self.core.ready) is None
+
+    def room(self, node: str, entry: QueueEntry) -> list[Device] | None:
+        """The free devices of the node, if they, its memory and CPUs do for the entry now."""
+        free = [device for device in self.usable(node, entry) if self.free(device)]
+        memory, cpus = self.left(node, self.live)
+        enough = (
+            self.open(node)
+            and len(free) >= entry.request.count
+            and (not entry.request.memory or memory >= entry.request.memory)
+            and (not entry.request.cpu or cpus >= filters.nano_cpus(entry.request.cpu))
+        )
+        return free if enough else None
+
+    def could(self, node: str, entry: QueueEntry) -> bool:
+        """Whether the node would do once all who are on it have ended."""
+        return len(self.usable(node, entry)) >= entry.request.count and filters.large_enough(
+            self.tables.nodes[node], entry.request, self.settings
+        )
+
+    # -- who comes first ---------------------------------------------------------------------
+
+    def reservation(self, entry: QueueEntry) -> Head | None:
+        """The soonest start of an entry that can't start now."""
+        found = []
+        for node in self.tables.nodes:
+            if not self.open(node) or not self.could(node, entry):
+                continue
+            devices = self.usable(node, entry)
+            times = {0.0, inf, *map(end, self.live), *map(self.ready_at, devices)}
+            for at in sorted(times):
+                ready = sum(self.ready_at(device) <= at for device in devices)
+                memory, cpus = self.left(node, [v for v in self.live if end(v) > at])
+                spare = ready - entry.request.count
+                memory -= entry.request.memory
+                cpus -= filters.nano_cpus(entry.request.cpu)
+                if min(spare, memory, cpus) >= 0:
+                    head = Head(entry, at, node, spare, memory, cpus)
+                    found.append((at, node, head))
+                    break
+        return min(found, key=lambda item: item[:2])[2] if found else None
+
+    def touches(self, device_id: str, entry: QueueEntry) -> bool:
+        """Whether the device, or the same hardware by another name, is of a kind asked for."""
+        names = {device_id, *self.family(self.tables.devices[device_id])}
+        devices = [self.tables.devices[name] for name in names]
+        return entry.request.count > 0 and any(
+            filters.suits(device, entry.request) is None for device in devices
+        )
+
+    def passes_old(self, entry: QueueEntry, node: str, taken: set[str], old: QueueEntry) -> bool:
+        """L1: whether a grant takes what one beyond the age guard could use."""
+        if not self.could(node, old):
+            return False
+        memory, cpus = self.left(node, self.live)
+        memory -= entry.request.memory
+        cpus -= filters.nano_cpus(entry.request.cpu)
+        return (
+            any(self.touches(id, old) for id in taken)
+            or bool(entry.request.memory and memory < old.request.memory)
+            or bool(entry.request.cpu and cpus < filters.nano_cpus(old.request.cpu))
+        )
+
+    def delays(self, entry: QueueEntry, node: str, taken: set[str], head: Head | None) -> bool:
+        """L4: whether a grant may delay the first one."""
+        if head is None or head.node != node:
+            return False
+        request, first = entry.request, head.entry.request
+        if request.length is not None and self.now + request.length <= head.at:
+            return False
+        gone = [id for id in taken if self.touches(id, head.entry) and self.last_part(id)]
+        return (
+            len(gone) > head.spare
+            or bool(first.memory and request.memory > head.memory)
+            or bool(first.cpu and filters.nano_cpus(request.cpu) > head.cpus)
+        )
+
+    def last_part(self, device_id: str) -> bool:
+        device = self.tables.devices[device_id]
+        shared = device.mode is Mode.SLOTS
+        return not shared or len(self.leases_on([device_id])) + 1 == device.atoms
+
+
+def end(lease: Lease) -> float:
+    if lease.target is Target.GONE:
+        return lease.moved_at
+    return inf if lease.ends_at is None else lease.ends_at
+
+
+class Checked(queue.Queue):
+    """The shipped queue, every answer looked at with naive eyes."""
+
+    def next(self, now: float) -> queue.Grant | None:
+        look = Reference(self._core, now)
+        self.follow()
+        shipped = [entry.id for entry in self.line.everybody(now)]
+        assert shipped == [entry.id for entry in look.order()], "the order is another one"
+        grant = super().next(now)
+        self.judge(look, grant)
+        return grant
+
+    def judge(self, look: Reference, grant: queue.Grant | None) -> None:
+        """Walk along the line until the one who got something; nobody before could have."""
+        head: Head | None = None
+        late: list[QueueEntry] = []
+        for entry in look.order():
+            attached = entry.id in self._core.attached
+            if not attached or entry.key in look.tables.lease_of or look.limited(entry):
+                assert grant is None or grant[0].id != entry.id, "S6, or granted to nobody"
+                continue
+            rooms = {node: look.room(node, entry) for node in look.tables.nodes}
+            if grant is not None and grant[0].id == entry.id:
+                free = {device.id for device in rooms[grant[1]] or ()}
+                taken = {claim.device for claim in grant[2]}
+                assert rooms[grant[1]] is not None and taken <= free, "S1, S5, S7"
+                assert len(taken) == entry.request.count
+                assert not any(look.passes_old(entry, grant[1], taken, old) for old in late), "L1"
+                assert not look.delays(entry, grant[1], taken, head), "L4"
+                return
+            for node, devices in rooms.items():
+                # all of the free ones, because one choice of them is as good as another
+                ids = {device.id for device in devices or ()}
+                held = any(look.passes_old(entry, node, ids, old) for old in late)
+                behind = held or look.delays(entry, node, ids, head)
+                assert devices is None or behind, f"{entry.key} was passed over"
+            if look.late(entry):
+                late.append(entry)
+            elif head is None and not any(devices is not None for devices in rooms.values()):
+                head = look.reservation(entry)
+                if head is not None and not look.fairness.backfill:
+                    break
+        assert grant is None, "granted to somebody who is not in line, or behind the first one"
