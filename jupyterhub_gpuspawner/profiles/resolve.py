@@ -26,6 +26,7 @@ UNLISTED_SUFFIX = f"--{UNLISTED}"
 _FORM_PREFIX = "profile-option-"
 #: arguments of the Hub's own that arrive with a form or a link
 _OF_THE_HUB = frozenset({"_xsrf", "next", "display_name"})
+_QUOTED = re.compile(r'"([^"]{12})[^"]+"')
 _UNSAFE = re.compile(r"[^\w .,:;/@+=*()-]")
 
 
@@ -108,7 +109,9 @@ class Profiles:
             profile = self._choose(options, mine)
             return _resolve(profile, options, mine)
         except RequestError as error:
-            text = f"{username!r:.80}: options refused: {error.user_message}"
+            # People paste anything, tokens too: of a user's words the log has the beginning.
+            told = _QUOTED.sub(r'"\1…"', error.user_message)
+            text = f"{username!r:.80}: options refused: {told}"
             raise RequestError(text, error.user_message) from None
 
     def _choose(self, options: Mapping[str, object], groups: frozenset[str]) -> Profile:

@@ -24,6 +24,7 @@ from traitlets.config import Application
 
 from .. import __version__
 from ..errors import ConfigError, LedgerFenced
+from .headers import protect
 from .options import GPUScheduler
 from .service_token import service_token
 from .supervisor import EXIT_FENCED
@@ -45,8 +46,7 @@ class EarlyHandler(RequestHandler):
     """Answers while the rest is being imported, and later for addresses that do not exist."""
 
     def set_default_headers(self) -> None:
-        self.set_header("Cache-Control", "no-store")
-        self.clear_header("Server")
+        protect(self)
 
     def prepare(self) -> None:
         self.set_header("Content-Type", "application/json")

@@ -21,8 +21,9 @@ from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from .. import __version__, units
 from ..errors import LedgerError
+from .headers import protect
 from .page_data import Viewer, page_data
-from .web import has_token
+from .web import bearer, has_token
 
 if TYPE_CHECKING:
     from .desk import Desk
@@ -32,19 +33,6 @@ HERE = Path(__file__).parent
 READ_LIMIT = 5.0
 #: seconds between two reloads of the page
 RELOAD = 10
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'nonce-{nonce}'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "font-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-
 templates = Environment(
     loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
 )
@@ -60,11 +48,7 @@ class HubPage(HubOAuthenticated, RequestHandler):
 
     def set_default_headers(self) -> None:
         self.nonce = secrets.token_urlsafe(16)
-        self.set_header("Content-Security-Policy", POLICY.format(nonce=self.nonce))
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "same-origin")
-        self.set_header("Cache-Control", "no-store")
-        self.clear_header("Server")
+        protect(self, self.nonce)
 
     async def identify(self) -> dict[str, Any] | None:
         """The Hub's model of the user, if the user may come here; None = not logged in."""
@@ -74,6 +58,13 @@ class HubPage(HubOAuthenticated, RequestHandler):
         await self.hub_auth.get_user(self, sync=False)
         user: dict[str, Any] | None = self.current_user
         return user
+
+    async def of_token(self, token: str) -> dict[str, Any] | None:
+        """The Hub's model of a token's owner, with the token's scopes; None = no such token."""
+        if not connected():
+            raise HTTPError(503, reason="This service is not connected to a Hub")
+        found: dict[str, Any] | None = await self.hub_auth.user_for_token(token, sync=False)
+        return found
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.set_header("Content-Type", "text/html; charset=UTF-8")
@@ -107,12 +98,8 @@ class MetricsPage(HubPage):
     """Prometheus' text. For the service token, admins, and tokens with ``read:metrics``."""
 
     async def get(self) -> None:
-        if not has_token(self, self.desk.token):
-            user = await self.identify()
-            if user is None:
-                raise HTTPError(403)
-            if not user.get("admin") and "read:metrics" not in user.get("scopes", ()):
-                raise HTTPError(403)
+        if not has_token(self, self.desk.token) and not await self._may_read():
+            raise HTTPError(403)
         metrics = self.desk.metrics
         metrics.up.set(self.desk.status().reason is None)
         try:
@@ -125,19 +112,41 @@ class MetricsPage(HubPage):
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(generate_latest(metrics.registry))
 
+    async def _may_read(self) -> bool:
+        token = bearer(self)
+        if not token:
+            user = await self.identify()
+            return user is not None and bool(user.get("admin"))
+        # A token counts by its own scopes, not by its owner's rights; and one for metrics needs
+        # no right to open the pages.
+        owner = await self.of_token(token)
+        return owner is not None and "read:metrics" in owner.get("scopes", ())
+
 
 class Callback(HubOAuthCallbackHandler):
     """The end of the login at the Hub."""
 
     def set_default_headers(self) -> None:
-        # a nonce that nobody is told: no script at all
-        self.set_header("Content-Security-Policy", POLICY.format(nonce=secrets.token_urlsafe(16)))
-        self.set_header("Cache-Control", "no-store")
+        protect(self)
 
     async def prepare(self) -> None:
         if not connected():
             raise HTTPError(503, reason="This service is not connected to a Hub")
         await self.hub_auth.get_user(self, sync=False)
+
+
+class Style(StaticFileHandler):
+    """The style sheet. Not private, so a browser may keep it."""
+
+    def set_default_headers(self) -> None:
+        protect(self)
+
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Cache-Control", "public, max-age=300")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.set_header("Content-Type", "text/plain")
+        self.finish(f"{status_code}")
 
 
 def connected() -> bool:
@@ -161,5 +170,5 @@ def routes(prefix: str, desk: Desk) -> list[Any]:
         (re.escape(prefix), GPUsPage, with_desk),
         (f"{prefix}metrics", MetricsPage, with_desk),
         (f"{prefix}oauth_callback", Callback),
-        (f"{prefix}static/(gpus\\.css)", StaticFileHandler, {"path": str(HERE / "static")}),
+        (f"{prefix}static/(gpus\\.css)", Style, {"path": str(HERE / "static")}),
     ]

@@ -12,6 +12,7 @@ from tornado.web import HTTPError, RequestHandler
 from ..errors import LedgerError, RefusedError, RequestError
 from ..scheduler.models import Reason
 from . import service_token
+from .headers import protect
 
 if TYPE_CHECKING:
     from .desk import Desk
@@ -31,9 +32,7 @@ class JSONHandler(RequestHandler):
 
     def set_default_headers(self) -> None:
         self.set_header("Content-Type", "application/json")
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.clear_header("Server")
+        protect(self)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]

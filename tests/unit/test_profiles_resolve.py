@@ -239,6 +239,14 @@ def test_the_log_names_the_user_and_the_user_does_not_see_it():
     assert "alice" not in error.user_message
 
 
+def test_a_token_that_was_pasted_is_not_in_the_log():
+    token = "0123456789abcdef" * 2
+    error = refusal({"profile": token}, username="alice")
+    assert token in error.user_message
+    assert token not in str(error)
+    assert '"0123456789ab…"' in str(error)
+
+
 def test_groups_open_profiles_and_choices():
     assert PROFILES.resolve({"profile": "secret"}, groups=["staff"]).gpus == 8
     assert PROFILES.resolve({"profile": "small", "gpus": "ten"}, groups=["staff"]).gpus == 10

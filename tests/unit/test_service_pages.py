@@ -120,17 +120,28 @@ async def test_without_a_hub_the_page_says_so(
 
 
 async def test_metrics_are_for_the_service_token_admins_and_their_scope(
-    world: World, log_in: Any
+    world: World, log_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tokens = {
+        "page": {"name": "root", "admin": True, "scopes": ["access:services"]},
+        "metrics": {"name": "alice", "scopes": ["read:metrics"]},
+    }
+
+    async def of_token(self: pages.HubPage, token: str) -> dict[str, Any] | None:
+        return tokens.get(token)
+
+    monkeypatch.setattr(pages.HubPage, "of_token", of_token)
     async with world.running():
         for user, code in (
             (None, 403),
             ({"name": "alice", "scopes": ["self"]}, 403),
-            ({"name": "prometheus", "scopes": ["read:metrics"]}, 200),
             ({"name": "root", "admin": True}, 200),
         ):
             log_in(user)
             assert (await world.fetch("metrics", token=None)).code == code
+        # a token's own scopes count, whatever its owner may do
+        for token, code in (("unknown", 403), ("page", 403), ("metrics", 200)):
+            assert (await world.fetch("metrics", token=token)).code == code
         assert (await world.fetch("metrics")).code == 200
 
 
@@ -163,6 +174,28 @@ async def test_the_style_sheet_and_nothing_else_is_served(world: World) -> None:
         assert (await world.fetch("static/gpus.css", token=None)).code == 200
         for path in ("static/../app.py", "static/gpus.html", "static/"):
             assert (await world.fetch(path, token=None)).code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "metrics", "static/gpus.css", "static/x", "api/health", "api/internal/summary", "no"],
+)
+async def test_no_answer_may_be_framed_sniffed_or_kept(
+    world: World, log_in: Any, path: str
+) -> None:
+    log_in({"name": "alice"})
+    async with world.running():
+        answers = [await world.fetch(path, token=None), await world.fetch(path, b"", token=None)]
+    for answer in answers:
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert "Server" not in answer.headers
+        shared = path == "static/gpus.css" and answer.code == 200
+        assert answer.headers["Cache-Control"] == ("public, max-age=300" if shared else "no-store")
 
 
 async def test_health_tells_phase_and_version(world: World) -> None:
