@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
     from tests.testbed.engine import Engine
 
+if os.environ.get("GPUS_LONG") == "1":
+    # ./run-tests long: the property tests that don't say how many examples they want
+    from hypothesis import settings
+
+    settings.register_profile("long", max_examples=10_000, deadline=None)
+    settings.load_profile("long")
+
 _HERE = Path(__file__).parent
 _MARKED = ("docker", "faults", "hub", "swarm", "browser")
 #: Labels of containers that belong to this project, by their prefix.
