@@ -26,6 +26,7 @@ from .engine.watch import EngineWatch, Follower
 from .errors import GPUSpawnerError
 from .kinds import AbsolutePath
 from .launch import ContainerVerbs, Launch
+from .live_server import LiveServer
 from .profiles import ResolvedProfile
 from .pulling import have_image
 from .refusal import refusal
@@ -36,9 +37,6 @@ T = TypeVar("T")
 
 #: seconds until a launch that did not hear its cancel is cancelled again
 CANCEL_AGAIN = 0.2
-#: seconds the Hub may wait for a server that ran before the Hub did: it may be too busy to
-#: answer, and the Hub would stop it (and its training) at the end of ``http_timeout``
-ADOPTED_PATIENCE = 30 * 24 * 3600
 
 _pools: dict[str, EnginePool] = {}
 _watches: dict[tuple[int, str], EngineWatch] = {}
@@ -211,6 +209,7 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         """Create, bind, start and probe. Returns the server's URL."""
         try:
             launch = self.own(Launch(self, self.granted()).run())
+            self.live_server(patient=False)
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
             self._abandoned = self.own(self._abandon(launch))
@@ -251,8 +250,8 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
     async def poll(self) -> int | str | None:
         """None = it runs, or nothing is known. Never raises: the Hub would forget the server."""
         if self._check_pending:
-            self._configured.setdefault("http_timeout", self.http_timeout)
-            self.http_timeout = ADOPTED_PATIENCE
+            # it may be too busy to answer, and the Hub would stop it, and its training
+            self.live_server(patient=True)
             await self.rejoin(self.object_id)
         try:
             return await self._poll()
@@ -311,6 +310,20 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         """Whether the engine was down at that time (its own words for it)."""
         return bool(self._ledger_id) and self._watch(self._ledger_id).was_away(finished_at)
 
+    def live_server(self, *, patient: bool) -> None:
+        """Let the Hub's wait for the server's answer end with its container (or only then)."""
+        server = self.server
+        if isinstance(server, LiveServer) and server.ended is self.container_ended:
+            server.patient = patient  # the Hub may wait on this very object
+        elif server is not None and server.orm_server is not None:
+            self.container_ended = asyncio.get_running_loop().create_future()
+            self._server = LiveServer(
+                orm_server=server.orm_server, ended=self.container_ended, patient=patient
+            )
+
+    #: its result is the user's words for the end of the container
+    container_ended: asyncio.Future[str] | None = None
+
     def unfollow(self, container_id: str) -> None:
         """The end of the container is nobody's news any more."""
         if self._ledger_id:
@@ -364,3 +377,4 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         super().clear_state()
         self.object_id = ""
         self._saved_ledger = ""
+        self.container_ended = None

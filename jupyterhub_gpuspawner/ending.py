@@ -100,6 +100,9 @@ class Ending:
             report = await spawner.engine(spawner.verbs.exit_report, container_id)
         text, tail = self.words(report)
         spawner.last_end = LastEnd(text=text, log_tail=tail[-LONGEST_TAIL:])
+        waiting = spawner.container_ended
+        if waiting is not None and not waiting.done():
+            waiting.set_result(self.death(report).user_message)
         spawner.log.info("%s: %s", spawner._log_name, text)
         spawner.unfollow(container_id)
         try:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_gpuspawner.dockerspawner import ADOPTED_PATIENCE
 from jupyterhub_gpuspawner.errors import EngineUnknown, RefusedError
+from jupyterhub_gpuspawner.live_server import ContainerEnded
 from tests.unit.hub_fakes import Gone, World, no_waiting, ours, settle, spawner_of
 
 
@@ -195,16 +195,13 @@ async def test_a_server_found_again_after_a_restart_of_the_hub_is_followed() -> 
 async def test_a_hub_that_died_in_mid_start_finds_the_running_container_by_its_name() -> None:
     _, spawner = await running()
     key = spawner.object_id
-    patience = spawner.http_timeout
     spawner.clear_state()
     assert await spawner.poll() == 0
     spawner._check_pending = True
     assert await spawner.poll() is None
     assert (spawner.object_id, spawner.lease_id) == (key, "lease1")
-    assert spawner.http_timeout == ADOPTED_PATIENCE
     spawner._check_pending = False
-    spawner.clear_state()
-    assert spawner.http_timeout == patience
+    assert spawner.server.patient, "it may be too busy to answer, and is not stopped for that"
 
 
 async def test_a_foreign_container_of_that_name_is_not_found_again() -> None:
@@ -274,3 +271,43 @@ async def test_who_ended_in_a_restart_of_docker_reads_that() -> None:
     state["FinishedAt"] = "2026-01-01T00:00:10Z"
     world.api.die(spawner.object_id, 137)
     assert await spawner.poll() == "stopped when Docker was stopped or restarted (exit code 137)"
+
+
+async def hub_looks(spawner: Any, limit: float = 30.0) -> Any:
+    """The Hub's own check of a server."""
+    return await spawner.server.wait_up(http=True, timeout=limit, extra_path="api")
+
+
+async def test_who_dies_after_a_start_and_before_the_hubs_check_is_told_at_once() -> None:
+    world, spawner = await running()
+    spawner.server.ip, spawner.server.port = "127.0.0.1", 9  # nobody answers there
+    looks = asyncio.ensure_future(hub_looks(spawner))
+    await asyncio.sleep(0)
+    world.api.die(spawner.object_id, 3)
+    assert await spawner.poll() == "stopped unexpectedly (exit code 3)"
+    with pytest.raises(ContainerEnded) as caught:
+        await asyncio.wait_for(looks, 5)
+    words = "Your server stopped unexpectedly (exit code 3). It said last:\nits last words"
+    assert caught.value.jupyterhub_message == words
+
+
+async def test_a_busy_server_of_an_earlier_hub_is_waited_for_until_it_dies() -> None:
+    world, spawner = await running()
+    spawner.server.ip, spawner.server.port = "127.0.0.1", 9
+    spawner._check_pending = True
+    assert await spawner.poll() is None
+    looks = asyncio.ensure_future(hub_looks(spawner, limit=0.01))
+    await asyncio.wait([looks], timeout=0.3)  # many times the Hub's patience
+    assert not looks.done()
+    world.api.die(spawner.object_id, 3)
+    await spawner.poll()
+    with pytest.raises(ContainerEnded):
+        await asyncio.wait_for(looks, 5)
+
+
+async def test_a_server_that_never_answers_after_its_start_is_given_up_by_the_hub() -> None:
+    _, spawner = await running()
+    spawner.server.ip, spawner.server.port = "127.0.0.1", 9
+    with pytest.raises(asyncio.TimeoutError) as caught:
+        await hub_looks(spawner, limit=0.01)
+    assert not hasattr(caught.value, "jupyterhub_message")

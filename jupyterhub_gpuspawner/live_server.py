@@ -1,0 +1,56 @@
+"""The Hub's wait for a server's answer, which ends when the server's container does.
+
+The Hub looks at the server itself after a start, and at each running one after its own restart,
+for ``http_timeout`` seconds; a server that does not answer by then is stopped. That is wrong twice:
+one whose container ended will never answer, and one that ran before the Hub did may just be too
+busy, with a training that must not be stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jupyterhub.objects import Server
+from traitlets import Any as AnyTrait
+from traitlets import Bool
+
+
+class ContainerEnded(asyncio.TimeoutError):
+    """The server will not answer any more. To the Hub a time-out, which is what it expects.
+
+    ``jupyterhub_message`` is what the user reads.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.jupyterhub_message = message
+
+
+class LiveServer(Server):
+    """A ``Server`` whose wait knows of its container."""
+
+    #: what becomes of the container: its result is the user's words for the end
+    ended = AnyTrait()
+    #: whether to wait for as long as the container lives, however busy it is
+    patient = Bool()
+
+    async def wait_up(self, timeout: float = 10, **options: Any) -> Any:
+        """As the Hub's, in ``timeout`` seconds; ContainerEnded as soon as there is no container."""
+        stored = self.orm_server
+        if stored is not None:
+            # the Hub may have set the address on another object for the same row
+            self.proto, self.ip, self.port = stored.proto, stored.ip, stored.port
+        while True:
+            up = asyncio.ensure_future(super().wait_up(timeout=timeout, **options))
+            try:
+                await asyncio.wait([up, self.ended], return_when=asyncio.FIRST_COMPLETED)
+                if not up.done():
+                    raise ContainerEnded(self.ended.result())
+                try:
+                    return up.result()
+                except asyncio.TimeoutError:
+                    if not self.patient:
+                        raise
+            finally:
+                up.cancel()
