@@ -31,9 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _collect() -> Iterator[None]:
-    """Such sockets are closed before the next test begins, not at the end of all."""
+    """Such sockets are closed before the next module begins, not at the end of all."""
     yield
     gc.collect()
 
@@ -56,9 +56,18 @@ def clear(client: docker.DockerClient) -> None:
         if labels.KIND in container.labels:
             with suppress(docker.errors.NotFound):
                 container.remove(force=True, v=True)
+    for network in client.networks.list(filters={"label": labels.KIND}):
+        with suppress(docker.errors.NotFound):
+            network.remove()
     for volume in client.volumes.list(filters={"label": labels.KIND}):
         with suppress(docker.errors.NotFound):
             volume.remove(force=True)
+
+
+def copy_image(source: docker.DockerClient, target: docker.DockerClient, image: str) -> None:
+    """Have an image of one engine on another."""
+    if not target.images.list(name=image):
+        target.images.load(source.images.get(image).save(named=image))
 
 
 MakeService = Callable[..., FaultService]
@@ -82,6 +91,8 @@ def make_service(
             **options,
         }
         service = FaultService(folder, **values)
+        if "state_dir" in options:
+            service.state = Path(options["state_dir"])
         made.append(service)
         return service
 

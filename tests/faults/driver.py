@@ -74,10 +74,12 @@ class Somebody:
             "base_url": "/",
         }
         session = database()
-        orm_user = orm.User(name=self.name, created=datetime(2026, 1, 1))
-        session.add(orm_user)
-        session.commit()
-        roles.assign_default_roles(session, entity=orm_user)
+        orm_user = orm.User.find(session, self.name)
+        if orm_user is None:
+            orm_user = orm.User(name=self.name, created=datetime(2026, 1, 1))
+            session.add(orm_user)
+            session.commit()
+            roles.assign_default_roles(session, entity=orm_user)
         self.user = User(orm_user, settings)
 
     @property

@@ -16,6 +16,7 @@ LOST = (
     "Docker does not find what your server needs, or lost it. Start it again; if it fails again, "
     "please tell an administrator."
 )
+NO_NETWORK = "No network can be made for your server. Please tell an administrator."
 NOT_FETCHED = (
     "The image 127.0.0.1:1/nobody/has-this:1 can't be fetched. Please tell your administrator."
 )
@@ -52,6 +53,8 @@ TABLE: dict[str, dict[str, dict[str, Words]]] = {
         "GET /images/{name}/json": {**NEEDED},
         "GET /volumes": {**NEEDED},
         "POST /volumes/create": {**NEEDED},
+        "GET /networks": {**NEEDED},
+        "POST /networks/create": {**NEEDED, "409": NO_NETWORK},
         # the name was free after all: the second try succeeds
         "POST /containers/create": {**NEEDED, "409": FINE},
         # it has no body, so nothing of its answer can be lost but all of it

@@ -212,6 +212,10 @@ class Engine:
         self._write_config()
         self._start_daemon_again(state)
 
+    def shut_down(self) -> None:
+        """Stop the daemon as an administrator does; the node stays, for :meth:`restart`."""
+        self._terminate(self._started().daemon)
+
     def answers(self) -> bool:
         """True when the daemon answers a ping within 5 s."""
         # By hand: a docker client that can't connect leaves its socket open.

@@ -207,8 +207,8 @@ class FaultSocket:
             healed.wait(rule.delay)
             self._pass(call, client)
         elif rule.fault == "cut":
-            answer = self._ask(call)
-            client.sendall(answer[: answer.find(_HEAD_END) + len(_HEAD_END) + 5])
+            head, end, body = self._ask(call).partition(_HEAD_END)
+            client.sendall(head + end + body[: len(body) // 2])
         elif rule.fault == "broken":
             head, _, body = self._ask(call).partition(_HEAD_END)
             client.sendall(_broken(head, body))
