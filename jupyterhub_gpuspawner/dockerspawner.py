@@ -209,7 +209,7 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         """Create, bind, start and probe. Returns the server's URL."""
         try:
             launch = self.own(Launch(self, self.granted()).run())
-            self.live_server(patient=False)
+            self.live_server()
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
             self._abandoned = self.own(self._abandon(launch))
@@ -250,8 +250,7 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
     async def poll(self) -> int | str | None:
         """None = it runs, or nothing is known. Never raises: the Hub would forget the server."""
         if self._check_pending:
-            # it may be too busy to answer, and the Hub would stop it, and its training
-            self.live_server(patient=True)
+            self.live_server(runs_already=True)
             await self.rejoin(self.object_id)
         try:
             return await self._poll()
@@ -310,15 +309,17 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         """Whether the engine was down at that time (its own words for it)."""
         return bool(self._ledger_id) and self._watch(self._ledger_id).was_away(finished_at)
 
-    def live_server(self, *, patient: bool) -> None:
-        """Let the Hub's wait for the server's answer end with its container (or only then)."""
+    def live_server(self, *, runs_already: bool = False) -> None:
+        """Let the Hub's wait for the server's answer end with its container, or not begin."""
         server = self.server
         if isinstance(server, LiveServer) and server.ended is self.container_ended:
-            server.patient = patient  # the Hub may wait on this very object
+            server.runs_already = runs_already  # the Hub may wait on this very object
         elif server is not None and server.orm_server is not None:
             self.container_ended = asyncio.get_running_loop().create_future()
             self._server = LiveServer(
-                orm_server=server.orm_server, ended=self.container_ended, patient=patient
+                orm_server=server.orm_server,
+                ended=self.container_ended,
+                runs_already=runs_already,
             )
 
     #: its result is the user's words for the end of the container

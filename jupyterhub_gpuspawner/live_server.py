@@ -3,14 +3,17 @@
 The Hub looks at the server itself after a start, and at each running one after its own restart,
 for ``http_timeout`` seconds; a server that does not answer by then is stopped. That is wrong twice:
 one whose container ended will never answer, and one that ran before the Hub did may just be too
-busy, with a training that must not be stopped.
+busy, with a training that must not be stopped. And while the Hub waits nobody can open or stop it:
+there the engine's word that it runs is enough.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
+import jupyterhub
 from jupyterhub.objects import Server
 from traitlets import Any as AnyTrait
 from traitlets import Bool
@@ -27,13 +30,23 @@ class ContainerEnded(asyncio.TimeoutError):
         self.jupyterhub_message = message
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """Stands for the answer of a server that was not asked."""
+
+    #: the Hub compares versions, and warns where it sees none
+    headers: dict[str, str] = field(
+        default_factory=lambda: {"X-JupyterHub-Version": jupyterhub.__version__}
+    )
+
+
 class LiveServer(Server):
     """A ``Server`` whose wait knows of its container."""
 
     #: what becomes of the container: its result is the user's words for the end
     ended = AnyTrait()
-    #: whether to wait for as long as the container lives, however busy it is
-    patient = Bool()
+    #: whether it ran before the Hub did: it is taken over as it is, and not asked
+    runs_already = Bool()
 
     async def wait_up(self, timeout: float = 10, **options: Any) -> Any:
         """As the Hub's, in ``timeout`` seconds; ContainerEnded as soon as there is no container."""
@@ -41,16 +54,13 @@ class LiveServer(Server):
         if stored is not None:
             # the Hub may have set the address on another object for the same row
             self.proto, self.ip, self.port = stored.proto, stored.ip, stored.port
-        while True:
-            up = asyncio.ensure_future(super().wait_up(timeout=timeout, **options))
-            try:
-                await asyncio.wait([up, self.ended], return_when=asyncio.FIRST_COMPLETED)
-                if not up.done():
-                    raise ContainerEnded(self.ended.result())
-                try:
-                    return up.result()
-                except asyncio.TimeoutError:
-                    if not self.patient:
-                        raise
-            finally:
-                up.cancel()
+        if self.runs_already:
+            return Taken()
+        up = asyncio.ensure_future(super().wait_up(timeout=timeout, **options))
+        try:
+            await asyncio.wait([up, self.ended], return_when=asyncio.FIRST_COMPLETED)
+            if not up.done():
+                raise ContainerEnded(self.ended.result())
+            return up.result()
+        finally:
+            up.cancel()

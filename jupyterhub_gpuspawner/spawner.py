@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     class _Base(LimitTraits, SchedulerLink, Spawner):
         environment: Any
-        http_timeout: Any
 
 else:
     # at run time a mixin: it stands before DockerSpawner or SwarmSpawner, which are Spawners

@@ -6,6 +6,7 @@ The same tests run on both Hub lines: whichever is installed beside pytest.
 from __future__ import annotations
 
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -57,24 +58,42 @@ c.GPUScheduler.cdi_dir = "{cdi}"
 @pytest.fixture(scope="module")
 def hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub with two simulated GPUs, one for the tests of a module."""
-    yield from run_hub(engine, docker_client, stub_image)
+    yield from run_hub(make_hub(engine, stub_image), docker_client)
 
 
 @pytest.fixture
 def own_hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub that a test may kill."""
-    yield from run_hub(engine, docker_client, stub_image)
+    yield from run_hub(make_hub(engine, stub_image), docker_client)
 
 
-def run_hub(engine: Any, client: Any, image: str, after: str = AFTER) -> Iterator[TrialHub]:
+def make_hub(
+    engine: Any,
+    image: str,
+    after: str = "",
+    *,
+    simulate: int = 2,
+    env: Any = None,
+    python: str = sys.executable,
+) -> TrialHub:
+    """A Hub for the testbed's engine, not started. ``after``: more lines of configuration.
+
+    The engine itself offers four simulated GPUs. A Hub with more has a node name of its own:
+    then the scheduler writes their CDI definitions.
+    """
+    node = engine.node if simulate <= engine.devices else f"{engine.node}{simulate}"
+    return TrialHub(
+        image=image,
+        simulate=simulate,
+        after=AFTER + ENGINE.format(node=node, cdi=engine.folder / "cdi") + after,
+        env={"DOCKER_HOST": engine.base_url, "GPUS_BRIDGE_IP": engine.gateway, **(env or {})},
+        python=python,
+    )
+
+
+def run_hub(hub: TrialHub, client: Any) -> Iterator[TrialHub]:
     """Start a Hub on the testbed's engine; afterwards nothing of it is left."""
     clear(client)  # what a killed earlier run left would own the engine
-    hub = TrialHub(
-        image=image,
-        simulate=2,
-        after=after + ENGINE.format(node=engine.node, cdi=engine.folder / "cdi"),
-        env={"DOCKER_HOST": engine.base_url, "GPUS_BRIDGE_IP": engine.gateway},
-    )
     try:
         hub.start()
         yield hub
@@ -193,3 +212,19 @@ def server_of(person: Person, server: str = "") -> dict[str, Any] | None:
     model = person.api("GET", f"/users/{person.name}").json()
     found: dict[str, Any] | None = model.get("servers", {}).get(server)
     return found
+
+
+def tracebacks(hub: TrialHub) -> list[str]:
+    """What the log holds of our code's tracebacks.
+
+    Without those of a start that is cancelled while the Hub still holds its answer back (one
+    second): the Hub's own handler lets the cancel through to Tornado, which logs it.
+    """
+    blocks = re.split(r"(?m)^(?=\[[A-Z] )", hub.log())
+    return [
+        text
+        for text in blocks
+        if "Traceback" in text
+        and "jupyterhub_gpuspawner" in text
+        and not ("Uncaught exception POST" in text and text.rstrip().endswith("CancelledError"))
+    ]
