@@ -42,4 +42,10 @@ def connect(
     base_url: str | None, timeout: float, options: Mapping[str, Any] | None = None
 ) -> docker.DockerClient:
     """Return a client of its own. Asks the engine for its API version, so it blocks."""
-    return docker.DockerClient(**client_options(base_url, timeout, options))
+    client = docker.DockerClient(**client_options(base_url, timeout, options))
+    if client.api.base_url.startswith("http+docker:"):
+        # On a socket the SDK keeps a connection for each *address* it was asked for, container ids
+        # included, up to 25 for each client (and ignores num_pools): a Hub would hold hundreds
+        # that nobody uses again. A new one costs next to nothing there.
+        client.api.headers["Connection"] = "close"
+    return client

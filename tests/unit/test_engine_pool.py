@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socketserver
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
 import pytest
 
-from jupyterhub_gpuspawner.engine.connect import client_options
+from jupyterhub_gpuspawner.engine.connect import client_options, connect
 from jupyterhub_gpuspawner.engine.pool import EnginePool
 from jupyterhub_gpuspawner.errors import EngineError, EngineUnknown
 from tests.unit.engine_fakes import Answer, ReplayEngine
@@ -258,3 +262,58 @@ def test_settings_come_from_the_environment_unless_said_otherwise(
     assert options["base_url"] == "tcp://given:2376"
     assert (options["version"], options["timeout"]) == ("1.41", 5)
     assert options["tls"].verify is False
+
+
+class _Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Answers every request, and knows the connections that are open."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        self.open: set[Any] = set()
+        super().__init__(str(path), _Answer)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = b'{"ApiVersion": "1.44"}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "test"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_client_that_asked_for_many_containers_keeps_none_of_the_connections(
+    tmp_path: Path,
+) -> None:
+    with _Engine(tmp_path / "engine.sock") as engine:
+        threading.Thread(target=engine.serve_forever, daemon=True).start()
+        client = connect(f"unix://{tmp_path}/engine.sock", 5)
+        try:
+            for number in range(20):
+                client.api.inspect_container(f"container{number}")
+            until = time.monotonic() + 10
+            # the engine hears of a close a moment after it
+            while len(engine.open) > 1 and time.monotonic() < until:
+                time.sleep(0.01)
+            # the one that asked for the engine's version
+            assert len(engine.open) <= 1
+        finally:
+            client.close()
+            engine.shutdown()
