@@ -36,6 +36,13 @@ SERVICE_SCOPES = ("list:users", "read:users:name", "read:servers", "servers")
 #: what users may do: open the service's page
 USER_SCOPE = f"access:services!service={SERVICE}"
 
+#: variables that the service needs as well; the Hub does not pass its own environment on. Some
+#: machines have NVIDIA's driver library where only LD_LIBRARY_PATH leads to
+PASSED_ON = (
+    *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+    *("GPUS_SERVICE_TOKEN", "LD_LIBRARY_PATH"),
+)
+
 #: config sections that may hold a profile list
 SPAWNERS = ("GPUDockerSpawner", "GPUSpawnerMixin")
 
@@ -116,8 +123,7 @@ def _add_service(c: Any, url: str, config_file: Path) -> None:
     if any(service.get("name") == SERVICE for service in services):
         raise ConfigError(f"a service called {SERVICE!r} is there already; call setup(c) once")
     environment = {"GPUS_BOOT_ID": BOOT_ID, "GPUS_HUB_PID": str(os.getpid())}
-    for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "GPUS_SERVICE_TOKEN"):
-        # the Hub does not pass its own environment on to services
+    for name in PASSED_ON:
         if name in os.environ:
             environment[name] = os.environ[name]
     command = [sys.executable, "-m", "jupyterhub_gpuspawner.service", "--config", str(config_file)]

@@ -203,6 +203,17 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
+    hung_stop = Seconds(
+        180.0,
+        help="""Seconds of failing tries after which a stop counts as hung.
+
+        A container that can't be killed (a process that hangs in the driver) keeps its GPUs:
+        they are out of service until the machine's next boot. Default: 180.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     created_grace = Seconds(
         120.0,
         help="""Seconds before a container that never started is removed.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..scheduler.models import Device, Lease, Reason
+from ..scheduler.models import Device, Health, Lease, Reason
 from ..scheduler.state import SchedulerState
 from . import waiters
 from .identity import HUB
@@ -89,9 +89,23 @@ def _lease(state: SchedulerState, lease: Lease, starved: Collection[str]) -> dic
         "state": lease.state.value,
         "uncertain": lease.uncertain,
         "starved": lease.container_id in starved,
+        "trouble": list(dict.fromkeys(_trouble(state, lease))),
         "granted_at": lease.granted_at,
         "ends_at": lease.ends_at,
     }
+
+
+def _trouble(state: SchedulerState, lease: Lease) -> Iterator[str]:
+    """What is wrong with the lease's own GPUs, for whoever uses them."""
+    for device_id in lease.devices:
+        device, status = state.tables.devices.get(device_id), state.tables.status.get(device_id)
+        if device is None or status is None:
+            continue
+        if status.quarantined:
+            yield f"GPU {device.index}: {REASONS[Reason.DEVICE_QUARANTINED]}"
+        elif not status.present or status.health is not Health.OK:
+            note = f" ({status.note})" if status.note else ""
+            yield f"GPU {device.index}: {REASONS[Reason.DEVICE_UNHEALTHY]}{note}"
 
 
 def _place(place: Any, viewer: Viewer) -> dict[str, Any]:

@@ -52,8 +52,9 @@ class Scope:
     ledger: str
     #: seconds between two comparisons of everything
     interval: float = 30.0
-    #: seconds a container gets to end by itself
+    #: seconds a container gets to end by itself, and until a stop that fails counts as hung
     stop_grace: float = 10.0
+    hung_stop: float = 180.0
     graces: reconcile.Graces = field(default_factory=reconcile.Graces)
 
 
@@ -76,7 +77,7 @@ class Reconciler:
         self._node, self._scope = scope.node, scope
         self._retry = min(RETRY, scope.interval)
         self._clock = clock
-        #: ids of our containers that were seen last; the device source asks for them
+        #: our containers that were seen last, by id; the device source asks for them
         self.containers: frozenset[str] = frozenset()
         #: ids of running containers in which the kernel killed a process for memory
         self.starved: frozenset[str] = frozenset()
@@ -90,7 +91,7 @@ class Reconciler:
         self._ended_since: dict[str, float] = {}
         self._hub_stops: dict[str, float] = {}
         self._warned: set[str] = set()
-        self._removals = Removals(actor, engine, metrics, clock)
+        self._removals = Removals(actor, engine, metrics, clock, scope.hung_stop)
         self._wake = asyncio.Event()
         self._all = True
         self._some: set[str] = set()
@@ -345,8 +346,7 @@ class Reconciler:
             elif isinstance(step, reconcile.Warn):
                 await self._warn(step)
             else:
-                # a stop takes seconds, and nothing here waits for it
-                self._removals.begin(step)
+                self._removals.begin(step)  # takes seconds; nothing here waits for it
         return adopted
 
     async def _confirm(self, step: reconcile.Confirm, lease: Lease) -> None:

@@ -19,9 +19,6 @@ from .reconcile import Remove
 
 log = logging.getLogger("gpus.removals")
 
-#: seconds of failing tries after which a stop counts as hung
-HUNG = 180.0
-
 
 class Removals:
     """One task for each container that is being removed."""
@@ -32,11 +29,14 @@ class Removals:
         engine: EngineView,
         metrics: Metrics,
         clock: Callable[[], float],
+        hung: float,
     ) -> None:
         self._actor = actor
         self._engine = engine
         self._metrics = metrics
         self._clock = clock
+        #: seconds of failing tries after which a stop counts as hung
+        self._hung_after = hung
         #: container -> when its removal was first tried
         self._began: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -76,7 +76,7 @@ class Removals:
             # the lease keeps its devices until the next try succeeds
             self._metrics.engine_errors.inc()
             log.error("container %s: not removed: %s", container[:12], error)
-            if step.lease is not None and self._clock() - began > HUNG:
+            if step.lease is not None and self._clock() - began > self._hung_after:
                 await self._hung(step.lease, container)
 
     async def _hung(self, lease: str, container_id: str) -> None:

@@ -259,6 +259,7 @@ def _scope(options: GPUScheduler, ledger: str) -> Scope:
         ledger=ledger,
         interval=options.reconcile_interval,
         stop_grace=options.stop_grace,
+        hung_stop=options.hung_stop,
         graces=Graces(
             created=options.created_grace,
             exited=options.exited_grace,

@@ -13,6 +13,8 @@
  *   hang|call=nvmlDeviceGetCount_v2          that call never returns
  *   crash|call=nvmlDeviceGetCount_v2         that call ends the process with SIGSEGV
  *
+ * The file is read at each nvmlInit, so a test changes the GPUs of a running service by writing it
+ * anew. With -DSCENARIO='"path"' it has a fixed place, for processes that don't get our environment.
  * With -DOLD_DRIVER the functions that drivers before 510 lack are left out.
  * Numbers and structs follow nvml.h; see the binding, nvidia-ml-py.
  */
@@ -129,6 +131,9 @@ static void read_line(const char *line) {
 
 static void read_scenario(void) {
     const char *path = getenv("FAKE_NVML_SCENARIO");
+#ifdef SCENARIO
+    if (path == NULL) path = SCENARIO;
+#endif
     char line[1024];
     FILE *file = path ? fopen(path, "r") : NULL;
     if (file == NULL) {

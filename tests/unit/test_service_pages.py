@@ -10,6 +10,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from jupyterhub_gpuspawner.errors import LedgerFull
+from jupyterhub_gpuspawner.scheduler.events import NodeReported
+from jupyterhub_gpuspawner.scheduler.models import DeviceStatus, Health
+from jupyterhub_gpuspawner.scheduler.state import SchedulerState
 from jupyterhub_gpuspawner.service import actor, pages, runtime
 from tests.unit.service_world import FakeLedger, World
 
@@ -63,6 +66,25 @@ async def test_a_user_sees_devices_own_servers_and_no_other_name(world: World, l
     assert "carol" not in page.get_text()
     assert [row.split()[0] for row in rows(page, "leases")] == ["alice"]
     assert rows(page, "queue") == ["1 somebody 3"]
+
+
+async def test_whoever_uses_a_gpu_that_failed_is_told(world: World, log_in: Any) -> None:
+    log_in({"name": "alice"})
+    async with world.running():
+        await world.run("alice", 1)
+        actor = world.desk.actor
+        assert actor is not None
+
+        def lost(state: SchedulerState) -> NodeReported:
+            node = next(iter(state.tables.nodes.values()))
+            status = DeviceStatus(health=Health.BAD, note="fell off the bus")
+            devices = tuple((one, status) for one in state.tables.devices.values())
+            return NodeReported(node=node, devices=devices)
+
+        await actor.post(lost)
+        (row,) = rows(await soup(world), "leases")
+    assert "GPU 0: The GPU does not work properly at the moment. (fell off the bus)" in row
+    assert "Save your work" in row
 
 
 async def test_an_admin_sees_all_names_and_no_name_becomes_markup(

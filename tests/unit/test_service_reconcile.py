@@ -22,7 +22,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     ServerKey,
     Target,
 )
-from jupyterhub_gpuspawner.service import reconciler, removals, runtime
+from jupyterhub_gpuspawner.service import reconciler, runtime
 from jupyterhub_gpuspawner.service.reconcile import (
     Adopt,
     Confirm,
@@ -388,10 +388,7 @@ async def test_a_container_that_no_lease_wants_is_removed_after_its_grace(world:
         assert new in world.engine.containers
 
 
-async def test_a_stop_that_hangs_quarantines_the_device(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(removals, "HUNG", 100.0)
+async def test_a_stop_that_hangs_quarantines_the_device(world: World) -> None:
     async with world.running():
         lease_, container = await world.run("alice")
         world.engine.stuck.add(container)
@@ -399,7 +396,7 @@ async def test_a_stop_that_hangs_quarantines_the_device(
         assert actor is not None
         await actor.post(StopWanted(lease_id=lease_["id"]))
         await world.until(lambda: world.desk.metrics.engine_errors._value.get() >= 1)
-        world.clock.now += 101
+        world.clock.now += world.options.hung_stop + 1
         nudge(world)
         await world.until(lambda: any("can't be stopped" in row for row in world.ledger.rows))
         assert (await world.states())[1] == "free"
