@@ -60,20 +60,31 @@ def test_waiting_users_keep_their_order_over_a_killed_hub(own_hub, docker_client
     hub = own_hub
     alice = hub.person("alice")
     start(alice, "gpu2")
-    waiting = [hub.person(name) for name in ("bob", "carol", "dave")]
-    for place, person in enumerate(waiting, start=1):
-        person.api("POST", f"/users/{person.name}/server", json={"profile": "gpu2"})
-        wait_for("the queue", 10, lambda place=place: hub.summary()["queue"] == place)
+    waiting = line_of_five(hub)
     hub.kill()
     hub.start()
-    wait_for("the queue", 40, lambda: hub.summary()["queue"] == 3)
+    wait_for("the queue", 40, lambda: hub.summary()["queue"] == 5)
     wait_for(
         "pending spawns",
         40,
         lambda: all((server_of(person) or {}).get("pending") == "spawn" for person in waiting),
     )
-    for holder, heir in zip([alice, *waiting], waiting, strict=False):
-        holder.stop()
+    served_in_order(alice, waiting)
+
+
+def line_of_five(hub):
+    """Five people who wait, each for all GPUs."""
+    waiting = [hub.person(name) for name in ("zoe", "bob", "mia", "dave", "carol")]
+    for place, person in enumerate(waiting, start=1):
+        person.api("POST", f"/users/{person.name}/server", json={"profile": "gpu2"})
+        wait_for("the queue", 10, lambda place=place: hub.summary()["queue"] == place)
+    return waiting
+
+
+def served_in_order(holder, waiting):
+    """Each gets the GPUs when the one before stops, and nobody else does."""
+    for before, heir in zip([holder, *waiting], waiting, strict=False):
+        before.stop()
         wait_for(
             f"{heir.name}'s server", 40, lambda heir=heir: (server_of(heir) or {}).get("ready")
         )
@@ -100,6 +111,19 @@ def test_a_killed_scheduler_is_back_soon_and_knows_its_leases(own_hub, docker_cl
     assert time.monotonic() - began < 20
     alice.stop()
     wait_for("bob's server", 40, lambda: (server_of(bob) or {}).get("ready"))
+
+
+def test_who_waits_keeps_the_order_over_a_killed_scheduler(own_hub, docker_client):
+    hub = own_hub
+    alice = hub.person("alice")
+    start(alice, "gpu2")
+    waiting = line_of_five(hub)
+    (pid,) = scheduler_pids(hub)
+    os.kill(pid, signal.SIGKILL)
+    wait_for("another scheduler", 20, lambda: scheduler_pids(hub) not in ([], [pid]))
+    # the same starts wait on, nobody has to click again
+    assert all((server_of(person) or {}).get("pending") == "spawn" for person in waiting)
+    served_in_order(alice, waiting)
 
 
 def test_a_stop_works_while_the_scheduler_is_down(own_hub, docker_client):

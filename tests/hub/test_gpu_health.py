@@ -1,0 +1,219 @@
+"""GPUs that fail while servers use them, through a driver library that the test changes at will.
+
+The library is the compiled fake of ``tests/fakenvml``, found the way the real one is found. What
+it says is read anew at each look of the service's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupyterhub
+import pytest
+
+from deploy.quickstart.trial import TrialHub, wait_for
+from tests.testbed.processes import boot_id
+
+from .conftest import container_of, facts, make_hub, plain, run_hub, server_of, start
+
+pytestmark = pytest.mark.skipif(
+    jupyterhub.version_info[0] < 6,
+    reason="a GPU's health knows nothing of the Hub's version; runs once, on the newer line",
+)
+
+SOURCE = Path(__file__).parents[1] / "fakenvml" / "fakenvml.c"
+GPUS = ("GPU-0fake", "GPU-1fake")
+CONFIG = """
+c.GPUScheduler.reconcile_interval = 1
+c.GPUScheduler.hung_stop = 3
+c.GPUScheduler.stop_grace = 1
+c.GPUDockerSpawner.stop_grace = 1
+"""
+#: starts the Hub where another boot id is seen: the one that stands in a file
+WRAPPER = """#!/bin/sh
+exec unshare --mount --propagation private sh -c '
+mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' {boot} {python} "$@"
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """A machine with two GPUs whose driver and boot id the test writes."""
+
+    folder: Path
+
+    def says(self, *lines: str, **extra: str) -> None:
+        """From now on the driver says this; ``gpu0="recovery=2"`` adds to a GPU's line."""
+        gpus = [
+            f"gpu|uuid={name}|name=Tesla T4|total={16 << 30}|{extra.get(f'gpu{k}', '')}"
+            for k, name in enumerate(GPUS)
+        ]
+        text = "".join(f"{line}\n" for line in (*gpus, *lines))
+        draft = self.folder / "draft"
+        draft.write_text(text)
+        draft.rename(self.folder / "scenario")
+
+    def boots(self) -> None:
+        """The machine has another boot id."""
+        # in place: the file is bound over the kernel's
+        (self.folder / "boot").write_text("b007b007-0000-4000-8000-000000000000\n")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    folder = tmp_path_factory.mktemp("nvml")
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc or clang) to build the fake NVML library")
+    subprocess.run(
+        [
+            compiler,
+            *("-std=c11", "-O1", "-shared", "-fPIC", "-D_POSIX_C_SOURCE=200809L"),
+            *(f'-DSCENARIO="{folder}/scenario"', "-Wl,-soname,libnvidia-ml.so.1"),
+            *("-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE)),
+        ],
+        check=True,
+        timeout=60,
+    )
+    (folder / "boot").write_text(boot_id() + "\n")
+    wrapper = folder / "python"
+    wrapper.write_text(WRAPPER.format(boot=folder / "boot", python=sys.executable))
+    wrapper.chmod(0o755)
+    machine = Machine(folder=folder)
+    machine.says()
+    return machine
+
+
+@pytest.fixture(scope="module")
+def hub(machine: Machine, engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
+    """A Hub whose scheduler reads the fake driver; the engine injects the GPUs by CDI."""
+    spec = engine.folder / "cdi" / "fake-nvml.json"
+    spec.write_text(json.dumps(cdi_spec()))
+    hub = make_hub(
+        engine,
+        stub_image,
+        CONFIG,
+        simulate=0,
+        env={"LD_LIBRARY_PATH": str(machine.folder), "GPUS_DISCOVERY": "nvml"},
+        python=str(machine.folder / "python"),
+    )
+    try:
+        yield from run_hub(hub, docker_client)
+    finally:
+        spec.unlink()
+
+
+def cdi_spec() -> dict[str, Any]:
+    """What NVIDIA's toolkit would write for the two GPUs, with a marker that the stub shows."""
+    devices = []
+    for k, name in enumerate(GPUS):
+        marker = {
+            "hostPath": "/dev/null",
+            "containerPath": f"/run/gpus/{name}",
+            "options": ["ro", "bind"],
+        }
+        node = {"path": f"/dev/nvidia{k}", "hostPath": "/dev/null"}
+        devices.append(
+            {"name": name, "containerEdits": {"deviceNodes": [node], "mounts": [marker]}}
+        )
+    return {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": devices}
+
+
+def state(hub: TrialHub, device: str) -> tuple[str, str | None]:
+    """A device's state and the reason for it."""
+    row = next(one for one in hub.summary()["devices"] if one["id"] == device)
+    return row["state"], row["reason"]
+
+
+def gpu_of(hub: TrialHub, person: Any, client: Any) -> tuple[str, int]:
+    """The one GPU that a server sees, and its index."""
+    (name,) = facts(hub, person, client)["gpus"]
+    return name, GPUS.index(name)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("lost", "the GPU has fallen off the bus; reboot the machine"),
+        ("xid", "the driver asks for a GPU reset"),
+    ],
+)
+def test_a_gpu_that_fails_is_withheld_and_its_server_lives(
+    hub, somebody, machine, docker_client, what, words
+):
+    alice, bob = somebody("alice"), somebody("bob")
+    start(alice)
+    container = container_of(docker_client, alice)
+    name, index = gpu_of(hub, alice, docker_client)
+    if what == "lost":
+        machine.says(f"fail|call=nvmlDeviceGetMemoryInfo_v2|gpu={index}|code=15")
+    else:
+        # a fatal XID: the driver asks for a reset
+        machine.says(**{f"gpu{index}": "recovery=1"})
+    try:
+        # its user is told what happened, and the server goes on
+        wait_for("the page", 20, lambda: words in plain(alice.page("/services/gpus/")))
+        assert "The GPU does not work properly" in plain(alice.page("/services/gpus/"))
+        container.reload()
+        assert container.status == "running"
+        assert server_of(alice)["ready"]
+        # given back, it is given to nobody
+        alice.stop()
+        wait_for("the GPU", 20, lambda: state(hub, name) == ("unavailable", "device_unhealthy"))
+        start(bob)
+        assert gpu_of(hub, bob, docker_client)[0] != name
+        alice.api("POST", f"/users/{alice.name}/server", json={"profile": "gpu"})
+        wait_for("the queue", 10, lambda: hub.summary()["queue"] == 1)
+    finally:
+        machine.says()
+    # repaired and looked at with nobody on it, it is given out again
+    wait_for("alice's server", 30, lambda: (server_of(alice) or {}).get("ready"))
+    assert gpu_of(hub, alice, docker_client)[0] == name
+
+
+def freezer(container: Any) -> Path:
+    """The control group that can stop a container's processes from dying."""
+    found = list(Path("/sys/fs/cgroup/freezer").glob(f"*/{container.id}/freezer.state"))
+    if not found:
+        pytest.skip("needs the freezer of control groups version 1: what is frozen can't be killed")
+    return found[0]
+
+
+def test_a_stop_that_hangs_quarantines_the_gpu_until_the_next_boot(
+    hub, somebody, machine, docker_client
+):
+    alice, bob = somebody("alice"), somebody("bob")
+    start(alice)
+    container = container_of(docker_client, alice)
+    name, _ = gpu_of(hub, alice, docker_client)
+    frozen = freezer(container)
+    # as a process that hangs in the driver: SIGKILL is sent, and nothing ends
+    frozen.write_text("FROZEN")
+    try:
+        alice.cancel()
+        # while it is not known what still runs on it, nobody gets it
+        wait_for("the quarantine", 120, lambda: state(hub, name)[1] == "device_quarantined")
+        assert name in plain(hub.log())
+        start(bob)
+        assert gpu_of(hub, bob, docker_client)[0] != name
+        container.reload()
+        assert container.status == "running"
+    finally:
+        frozen.write_text("THAWED")
+    # the process ended after all, and the GPU still is not trusted: only a boot clears it
+    wait_for(
+        "no container",
+        60,
+        lambda: not docker_client.containers.list(all=True, filters={"id": container.id}),
+    )
+    wait_for("the lease's end", 30, lambda: f"{alice.name}: gave back" in hub.log())
+    assert state(hub, name) == ("unavailable", "device_quarantined")
+    machine.boots()
+    wait_for("the GPU", 30, lambda: state(hub, name) == ("free", None))
