@@ -46,6 +46,8 @@ class _Known:
     #: (when, node), sorted
     order: list[tuple[float, str]] = field(default_factory=list)
     stale: set[str] = field(default_factory=set)
+    #: what follows from the first in the order
+    reservation: Reservation | None = None
 
 
 def end_of(lease: Lease) -> float:
@@ -75,6 +77,12 @@ class Backfill:
             if len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]
             known = self._known[want] = _Known(stale=set(self._capacity.rooms))
+        if known.stale:
+            self._renew(want, known)
+        return known.reservation
+
+    def _renew(self, want: Want, known: _Known) -> None:
+        """Look again at the nodes where something has changed."""
         for name in known.stale:
             before = known.by_node.pop(name, None)
             if before is not None:
@@ -85,10 +93,10 @@ class Backfill:
                 known.by_node[name] = at
                 insort(known.order, (at, name))
         known.stale.clear()
-        if not known.order:
-            return None
-        at, name = known.order[0]
-        return self._reservation(want, self._capacity.rooms[name], at)
+        known.reservation = None
+        if known.order:
+            at, name = known.order[0]
+            known.reservation = self._reservation(want, self._capacity.rooms[name], at)
 
     def _when(self, want: Want, room: Room) -> float:
         """When enough devices, memory and processors of the node are free."""

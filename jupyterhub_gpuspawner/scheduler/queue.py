@@ -112,12 +112,12 @@ class Queue:
 
     def _fitting(self) -> int:
         """Mask of the shapes that some node has room for now, whoever has to be first."""
-        mask = 0
+        mask, fits = 0, self._fits
         for shape in self.line.shapes.of.values():
-            want = self.capacity.renewed(shape.want)
-            fit = self._fits.get(want)
+            want = shape.want
+            fit = fits.get(want)
             if fit is None:
-                fit = self._fits[want] = self.capacity.find(want) is not None
+                fit = fits[want] = self.capacity.find(self.capacity.renewed(want)) is not None
             if fit:
                 mask |= shape.bit
         return mask
