@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .models import Lease
+from .models import Lease, QueueEntry
 from .policy import Fairness, Share
 
 #: halvings after which the zero of time is moved, long before a float overflows
@@ -29,17 +29,19 @@ class Account:
     group: Group
     #: weighted GPU seconds
     used: float = 0.0
-    #: (seq, entry id) of waiting entries, sorted
-    spots: list[tuple[int, str]] = field(default_factory=list)
+    #: (cost, seq, entry id) of waiting entries, sorted; the cost in weighted seconds
+    spots: list[tuple[float, int, str]] = field(default_factory=list)
     #: shapes of those that may be granted
     mask: int = 0
     #: bit -> how many of that shape
     _bits: dict[int, int] = field(default_factory=dict)
+    _costs: dict[str, float] = field(default_factory=dict)
     _filed: tuple[float, int, tuple[str, str]] | None = None
 
-    def add(self, spot: tuple[int, str], bit: int) -> None:
+    def add(self, spot: tuple[float, int, str], bit: int) -> None:
         """One more request; ``bit`` 0 = one that can't be granted now."""
         insort(self.spots, spot)
+        self._costs[spot[2]] = spot[0]
         if bit:
             self._bits[bit] = self._bits.get(bit, 0) + 1
             if self._bits[bit] == 1:
@@ -47,8 +49,9 @@ class Account:
                 self.group.count(bit, +1)
         self.file()
 
-    def remove(self, spot: tuple[int, str], bit: int) -> None:
+    def remove(self, seq: int, entry_id: str, bit: int) -> None:
         """One request less."""
+        spot = (self._costs.pop(entry_id), seq, entry_id)
         del self.spots[bisect_left(self.spots, spot)]
         if bit:
             self._bits[bit] -= 1
@@ -62,9 +65,18 @@ class Account:
         """Stand at the right place among the group's users who wait."""
         if self._filed is not None:
             self.group.unfile(self._filed)
-        self._filed = (self.used, self.spots[0][0], self.key) if self.spots else None
-        if self._filed is not None:
+        self._filed = None
+        if self.spots:
+            cost, seq, _ = self.spots[0]
+            self._filed = (self.used + cost, seq, self.key)
             self.group.file(self._filed, self)
+
+    def scale(self, factor: float) -> None:
+        """All that is on record is worth less."""
+        self.used *= factor
+        self.spots = [(cost * factor, seq, id) for cost, seq, id in self.spots]
+        self._costs = {id: cost for cost, _, id in self.spots}
+        self.file()
 
 
 class Group:
@@ -121,7 +133,7 @@ class Group:
         del self._by_key[place[2]]
 
     def accounts(self) -> Iterator[Account]:
-        """The users who wait, least usage first; of those with the same, the oldest request."""
+        """The users who wait, in order: by what each will have had with his next server."""
         for place in self._order:
             yield self._by_key[place[2]]
 
@@ -148,7 +160,8 @@ class Group:
         for child in self.children:
             child.validate()
         for account in self._by_key.values():
-            assert account._filed == (account.used, account.spots[0][0], account.key)
+            cost, seq, _ = account.spots[0]
+            assert account._filed == (account.used + cost, seq, account.key)
             masks.append(account.mask)
         together = 0
         for mask in masks:
@@ -251,6 +264,17 @@ class Usage:
             seconds = self.fairness.unbounded_length
         return len(lease.claims) * max(seconds, 0.0)
 
+    def cost(self, entry: QueueEntry) -> float:
+        """What each GPU of the entry will be charged, weighted as of when it was asked for.
+
+        So among equals the shorter request is first, then the older one; the number of GPUs
+        makes no difference, or large requests would come last for ever. Adding it to the usage
+        is the finish tag of weighted fair queueing (Demers, Keshav and Shenker, 1989).
+        """
+        length = entry.request.length
+        seconds = self.fairness.unbounded_length if length is None else length
+        return seconds * self._weight(entry.submitted_at)
+
     def used_now(self, account: Account, now: float) -> float:
         """GPU seconds of the account, decayed to ``now``. For people."""
         return account.used / self._weight(now)
@@ -276,5 +300,4 @@ class Usage:
         for who in self._raw:
             self._raw[who] *= factor
         for account in self._accounts.values():
-            account.used *= factor
-            account.file()
+            account.scale(factor)

@@ -43,6 +43,8 @@ class Fairness:
     half_life: float = 7 * DAY
     #: seconds that a request without a length is charged for
     unbounded_length: float = DAY
+    #: seconds of waiting after which a request is first in line; None = never
+    age_first: float | None = DAY
     #: seconds of waiting after which nobody younger passes any more; None = never
     age_guard: float | None = 2 * DAY
     #: whether others may pass the first one where that doesn't delay it

@@ -76,7 +76,7 @@ class Queue:
             return None
         todo = self.line.shapes.every()
         kept: dict[str, _Kept] = {}
-        for place in self.line.old(now, todo):
+        for place in self.line.old(now, todo, self.line.fairness.age_guard):
             assert place.shape is not None
             bit = place.shape.bit
             if not bit & todo or self._limited(place) is not None:
@@ -92,7 +92,7 @@ class Queue:
     def _next_young(self, now: float, fits: int, todo: int, kept: dict[str, _Kept]) -> Grant | None:
         head: Reservation | None = None
         while todo & fits:
-            place = self._first(todo if head is None else todo & fits)
+            place = self._first(todo if head is None else todo & fits, now)
             if place is None:
                 return None
             assert place.shape is not None
@@ -122,8 +122,8 @@ class Queue:
                 mask |= shape.bit
         return mask
 
-    def _first(self, mask: int) -> Place | None:
-        for place in self.line.walk(mask, self._full):
+    def _first(self, mask: int, now: float) -> Place | None:
+        for place in self.line.walk(mask, now, self._full):
             if self._limited(place) is None:
                 return place
         return None

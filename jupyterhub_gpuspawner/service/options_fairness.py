@@ -85,6 +85,19 @@ class FairnessOptions(Configurable):
         """,
     ).tag(config=True)
 
+    age_first = Seconds(
+        24 * 3600.0,
+        allow_none=True,
+        help="""Seconds of waiting after which a request is first in line.
+
+        Before groups, usage and priorities; among those the oldest. The first in line gets a
+        reservation, which others may pass only without delaying it. None = never. Default: 24
+        hours.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     age_guard = Seconds(
         48 * 3600.0,
         allow_none=True,
@@ -124,6 +137,7 @@ class FairnessOptions(Configurable):
             priorities=dict(self.group_priorities),
             half_life=self.usage_half_life,
             unbounded_length=self.unbounded_length,
+            age_first=self.age_first,
             age_guard=self.age_guard,
             backfill=self.backfill,
         )

@@ -37,7 +37,9 @@ class Reference:
         self.fairness = core.settings.fairness
         self.live = list(self.tables.leases.values())
         #: (hub, user, innermost share) -> decayed usage, in any unit
-        self.used = {key: account.used for key, account in core.usage._accounts.items()}
+        self.used: dict[tuple[str, str, str], float] = {}
+        #: entry -> what a GPU of it will be charged, in the same unit
+        self.costs: dict[str, float] = {}
 
     # -- who ---------------------------------------------------------------------------------
 
@@ -77,22 +79,31 @@ class Reference:
     def priority(self, entry: QueueEntry) -> int:
         return max((self.fairness.priorities.get(g, 0) for g in entry.groups), default=0)
 
+    def older(self, entry: QueueEntry, age: float | None) -> bool:
+        return age is not None and self.now - entry.submitted_at > age
+
     def late(self, entry: QueueEntry) -> bool:
-        guard = self.fairness.age_guard
-        return guard is not None and self.now - entry.submitted_at > guard
+        return self.older(entry, self.fairness.age_guard)
 
     def order(self) -> list[QueueEntry]:
         """All who wait, in order."""
+        self.costs = {
+            entry_id: cost
+            for account in self.core.usage._accounts.values()
+            for cost, _, entry_id in account.spots
+        }
+        self.used = {key: a.used for key, a in self.core.usage._accounts.items()}
         return sorted(self.tables.queued(), key=self.rank)
 
     def rank(self, entry: QueueEntry) -> tuple[Any, ...]:
-        if self.late(entry):
+        if self.late(entry) or self.older(entry, self.fairness.age_first):
             return (0, entry.seq)
         if not self.fairness.by_usage:
             return (1, -self.priority(entry), entry.seq)
         account = self.account(entry)
-        oldest = min(e.seq for e in self.tables.queued() if self.account(e) == account)
-        own = (self.used.get(account, 0.0), oldest, entry.seq)
+        mine = [e for e in self.tables.queued() if self.account(e) == account]
+        cost, oldest = min((self.costs[e.id], e.seq) for e in mine)
+        own = (self.used[account] + cost, oldest, self.costs[entry.id], entry.seq)
         return (1, -self.priority(entry), *self.group_ranks(entry), *own)
 
     def group_ranks(self, entry: QueueEntry) -> list[Any]:
@@ -252,16 +263,17 @@ class Checked(queue.Queue):
         look = Reference(self._core, now)
         self.follow()
         shipped = [entry.id for entry in self.line.everybody(now)]
-        assert shipped == [entry.id for entry in look.order()], "the order is another one"
+        order = look.order()
+        assert shipped == [entry.id for entry in order], "the order is another one"
         grant = super().next(now)
-        self.judge(look, grant)
+        self.judge(look, order, grant)
         return grant
 
-    def judge(self, look: Reference, grant: queue.Grant | None) -> None:
+    def judge(self, look: Reference, order: list[QueueEntry], grant: queue.Grant | None) -> None:
         """Walk along the line until the one who got something; nobody before could have."""
         head: Head | None = None
         late: list[QueueEntry] = []
-        for entry in look.order():
+        for entry in order:
             attached = entry.id in self._core.attached
             if not attached or entry.key in look.tables.lease_of or look.limited(entry):
                 assert grant is None or grant[0].id != entry.id, "S6, or granted to nobody"

@@ -120,7 +120,7 @@ def test_without_backfill_all_wait_for_the_first_one():
     settings = Settings(fairness=Fairness(backfill=False))
     world = World("g1", "g2", gpu("h3", model="H100"), settings=settings)
     world.run("ann", model="A100", length=HOUR)
-    world.ask("bob", 2, model="A100")
+    world.ask("bob", 2, model="A100", length=60.0)
     assert not world.granted(world.ask("cy", model="H100", length=60.0))
     assert world.why("cy") is Reason.BEHIND_OTHERS
 

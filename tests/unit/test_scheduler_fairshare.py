@@ -96,8 +96,8 @@ def test_old_usage_counts_half_after_each_half_life():
     world.tick(3 * DAY)
     had(world, "bob", 2)
     world.run("cy", length=24 * HOUR)
-    world.ask("bob")
-    world.ask("ann")
+    world.ask("ann", length=HOUR)
+    world.ask("bob", length=HOUR)
     assert line(world) == ["ann", "bob"]
     usage = world.state._core.usage
     ann = usage.account("hub", "ann", ())
@@ -112,10 +112,10 @@ def test_centuries_of_half_lives_overflow_nothing():
         had(world, "ann", 100)
         had(world, "bob", 101)
     world.tick(1000 * HOUR)
-    had(world, "ann", 1)
+    had(world, "ann", 0.02)
     world.run("cy")
-    world.ask("ann")
-    world.ask("bob")
+    world.ask("ann", length=60.0)
+    world.ask("bob", length=60.0)
     assert line(world) == ["bob", "ann"]
 
 
@@ -306,10 +306,39 @@ def test_past_the_age_guard_others_pass_on_what_the_old_one_can_not_use():
 
 
 def test_without_an_age_guard_nobody_is_old():
-    world = world_with("g1", age_guard=None)
+    world = world_with("g1", age_guard=None, age_first=None)
     had(world, "ann", 10)
     world.run("cy")
     world.ask("ann")
-    world.tick(100 * DAY)
+    world.tick(2.5 * DAY)
     world.ask("bob")
     assert line(world) == ["bob", "ann"]
+
+
+def test_after_a_day_a_request_is_first_and_has_a_reservation():
+    world = world_with("g1", "g2", age_guard=None)
+    had(world, "bob", 40)
+    world.run("ann", length=100 * HOUR)
+    world.ask("bob", 2, length=HOUR)
+    world.tick(DAY + 1)
+    cy = world.ask("cy", 2, length=HOUR)
+    assert line(world) == ["bob", "cy"]
+    assert world.granted(world.ask("dan", length=HOUR)), "who delays nobody passes all the same"
+    assert not world.granted(cy)
+
+
+def test_of_equal_users_the_one_who_asks_for_less_time_is_first():
+    world = world_with("g1")
+    world.run("ann")
+    world.ask("bob", length=24 * HOUR)
+    world.ask("cy", length=HOUR)
+    world.ask("dan", 1, length=HOUR)
+    assert line(world) == ["cy", "dan", "bob"]
+
+
+def test_of_one_user_the_shorter_request_is_first():
+    world = world_with("g1")
+    world.run("ann")
+    world.ask("bob/long", length=24 * HOUR)
+    world.ask("bob/short", length=HOUR)
+    assert line(world) == ["bob/short", "bob/long"]

@@ -39,8 +39,11 @@ LIMITS = Limits(per_user=3, groups={"all": 7}, queued_per_user=5)
 POLICIES = {
     "usage": Settings(),
     "shares": Settings(fairness=Fairness(shares=SHARES), limits=LIMITS),
-    "guard": Settings(fairness=Fairness(shares=SHARES, age_guard=3000.0), cpu_overcommit=0.5),
-    "guard alone": Settings(fairness=Fairness(by_usage=False, age_guard=2000.0)),
+    "guard": Settings(
+        fairness=Fairness(shares=SHARES, age_guard=3000.0, age_first=1000.0), cpu_overcommit=0.5
+    ),
+    "guard alone": Settings(fairness=Fairness(by_usage=False, age_guard=2000.0, age_first=None)),
+    "old first": Settings(fairness=Fairness(shares=SHARES, age_guard=None, age_first=900.0)),
     "priorities": Settings(fairness=Fairness(priorities={"teaching": 1}, half_life=500.0)),
     "arrival": Settings(fairness=Fairness(by_usage=False, age_guard=None), limits=LIMITS),
     "no backfill": Settings(fairness=Fairness(backfill=False, age_guard=None)),
