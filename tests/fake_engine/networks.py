@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import socket
 from typing import Any
 
 from tests.fake_engine.events import Events
 from tests.fake_engine.rules import Refused, labels_fit, new_id, stamp
 
-#: pools of networks that don't name their own; in 127.0.0.0/8, where everybody can listen
-FIRST, LAST = 64, 95
+#: addresses are in 127.0.0.0/8, where everybody can listen: 127.BLOCK.0.0/16 for each engine of
+#: this machine, of which the default bridge has the first /20, and other networks the next ones
+BLOCKS = range(16, 240)
+
+
+def own_block() -> tuple[int, socket.socket]:
+    """A block that no other fake engine of this machine has; its lock, to be kept open."""
+    lock = socket.socket(socket.AF_UNIX)
+    for block in BLOCKS:
+        try:
+            lock.bind(f"\0gpus-fake-engine-{block}")
+        except OSError:
+            continue
+        return block, lock
+    raise RuntimeError("too many fake engines on this machine")
 
 
 class Networks:
     """All networks, by id."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, block: int) -> None:
         self._events = events
+        self._block = ipaddress.ip_network(f"127.{block}.0.0/16")
         self.by_id: dict[str, dict[str, Any]] = {}
         self._hosts: dict[str, itertools.count[int]] = {}
         for name in ("bridge", "host", "none"):
-            pool = ["127.63.0.0/16"] if name == "bridge" else []
+            pool = [str(next(self._block.subnets(new_prefix=20)))] if name == "bridge" else []
             self._add(name, {"Driver": "null" if name == "none" else name}, pool)
 
     def _add(self, name: str, body: dict[str, Any], subnets: list[str]) -> dict[str, Any]:
@@ -72,10 +87,8 @@ class Networks:
     def _subnets(self) -> list[str]:
         return [c["Subnet"] for n in self.by_id.values() for c in n["IPAM"]["Config"]]
 
-    @staticmethod
-    def _free(taken: list[Any]) -> str:
-        for number in range(FIRST, LAST):
-            pool = ipaddress.ip_network(f"127.{number}.0.0/16")
+    def _free(self, taken: list[Any]) -> str:
+        for pool in self._block.subnets(new_prefix=20):
             if not any(pool.overlaps(other) for other in taken):
                 return str(pool)
         words = "could not find an available, non-overlapping IPv4 address pool among the defaults"

@@ -20,7 +20,7 @@ from aiohttp import web
 from tests.fake_engine.containers import Containers
 from tests.fake_engine.events import Events, fits
 from tests.fake_engine.faults import Fault, Faults
-from tests.fake_engine.networks import Networks
+from tests.fake_engine.networks import Networks, own_block
 from tests.fake_engine.rules import Refused, read_filters
 from tests.fake_engine.stubs import Stubs
 from tests.fake_engine.volumes import Volumes
@@ -41,12 +41,12 @@ def default_images() -> dict[str, dict[str, Any]]:
 class World:
     """All state of one engine."""
 
-    def __init__(self, cdi: set[str] | None = None) -> None:
+    def __init__(self, cdi: set[str], block: int) -> None:
         self.events = Events()
         self.volumes = Volumes(self.events)
-        self.networks = Networks(self.events)
+        self.networks = Networks(self.events, block)
         self.containers = Containers(
-            self.events, self.networks, self.volumes, default_images(), cdi or set()
+            self.events, self.networks, self.volumes, default_images(), cdi
         )
         self.faults = Faults()
         self.stubs = Stubs()
@@ -67,9 +67,10 @@ class World:
 class Engine:
     """The application."""
 
-    def __init__(self, cdi: set[str] | None = None) -> None:
+    def __init__(self, cdi: set[str]) -> None:
         self._cdi = cdi
-        self.world = World(cdi)
+        self._block, self._lock = own_block()
+        self.world = World(cdi, self._block)
         self.app = web.Application(client_max_size=16 << 20)
         self.app.router.add_route("*", "/{path:.*}", self._serve)
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Any]]] = [
@@ -113,7 +114,10 @@ class Engine:
         fault = None if control else self.world.faults.strikes(call)
         if not control:
             self.world.calls.append(call)
-        await request.read()  # it has arrived; what happens from here on is ours
+        try:
+            await request.read()  # it has arrived; what happens from here on is ours
+        except ConnectionError:
+            raise asyncio.CancelledError from None  # half a request: nothing happens
         try:
             if fault is not None:
                 await _before(fault, request)
@@ -319,7 +323,7 @@ class Engine:
         world = self.world
         if verb == "reset":
             world.close()
-            self.world = World(self._cdi)
+            self.world = World(self._cdi, self._block)
         elif verb == "die":
             world.containers.end(body["id"], body.get("code", 1), oom=body.get("oom", False))
         elif verb == "log":
