@@ -26,7 +26,7 @@ UNLISTED_SUFFIX = f"--{UNLISTED}"
 _FORM_PREFIX = "profile-option-"
 #: arguments of the Hub's own that arrive with a form or a link
 _OF_THE_HUB = frozenset({"_xsrf", "next", "display_name"})
-_QUOTED = re.compile(r'"([^"]{12})[^"]+"')
+_QUOTED = re.compile(r'"([^"]*)"')
 _UNSAFE = re.compile(r"[^\w .,:;/@+=*()-]")
 
 
@@ -110,7 +110,7 @@ class Profiles:
             return _resolve(profile, options, mine)
         except RequestError as error:
             # People paste anything, tokens too: of a user's words the log has the beginning.
-            told = _QUOTED.sub(r'"\1…"', error.user_message)
+            told = _QUOTED.sub(_beginning, error.user_message)
             text = f"{username!r:.80}: options refused: {told}"
             raise RequestError(text, error.user_message) from None
 
@@ -182,6 +182,12 @@ def safe(text: str) -> str:
     """A user's text as it may be repeated to people: short, one line, without markup."""
     shown = _UNSAFE.sub("?", text[:40])
     return shown if len(text) <= 40 else shown + "…"
+
+
+def _beginning(quoted: re.Match[str]) -> str:
+    """The first 12 characters of what stands in quotes."""
+    text = quoted[1]
+    return f'"{text}"' if len(text) <= 12 else f'"{text[:12]}…"'
 
 
 def _as_mapping(user_options: object) -> Mapping[str, object]:

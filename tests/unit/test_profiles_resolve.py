@@ -245,6 +245,8 @@ def test_a_token_that_was_pasted_is_not_in_the_log():
     assert token in error.user_message
     assert token not in str(error)
     assert '"0123456789ab…"' in str(error)
+    error = refusal({"profile": PROFILES.items[0].slug, token: "1"}, username="alice")
+    assert f'Profile "{PROFILES.items[0].slug}" has no option "0123456789ab…"' in str(error)
 
 
 def test_groups_open_profiles_and_choices():
