@@ -1,0 +1,303 @@
+"""Who may do what at the service: every route, every method, every kind of caller."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from deploy.quickstart.trial import ROOT, wait_for
+from jupyterhub_gpuspawner.engine import labels
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+WHO = (
+    "anonymous",
+    "user",
+    "other user",
+    "group admin",
+    "admin",
+    "token with scope",
+    "token without scope",
+    "token for metrics",
+    "admin's token without scope",
+    "server's token",
+    "service token",
+)
+LEASES = "api/internal/leases/ID/(taken|bind|running|stopping|ended)"
+#: addresses that fit the patterns of the routes
+EXAMPLES = {
+    "": "",
+    "metrics": "metrics",
+    "oauth_callback": "oauth_callback",
+    "static/(gpus\\.css)": "static/gpus.css",
+    "api/health": "api/health",
+    "api/internal/summary": "api/internal/summary",
+    "api/internal/requests": "api/internal/requests",
+    "api/internal/requests/ID/cancel": "api/internal/requests/nobodys/cancel",
+    LEASES: "api/internal/leases/nobodys/bind",
+}
+#: route -> method -> what each caller gets; "*": all others. Methods that are not here are 405,
+#: or 403 where the token is asked for first
+LOGIN, OK, NO = 302, 200, 403
+EXPECTED: dict[str, dict[str, dict[str, int]]] = {
+    "": {
+        "GET": {
+            "*": OK,
+            "anonymous": LOGIN,
+            "service token": LOGIN,
+            "token without scope": NO,
+            "token for metrics": NO,
+            "admin's token without scope": NO,
+            "server's token": NO,
+        }
+    },
+    "metrics": {
+        "GET": {
+            "*": NO,
+            "admin": OK,
+            "service token": OK,
+            "token for metrics": OK,
+        }
+    },
+    # without a code from the Hub it is nobody's
+    "oauth_callback": {"GET": {"*": 400}},
+    "static/(gpus\\.css)": {"GET": {"*": OK}, "HEAD": {"*": OK}},
+    "api/health": {"GET": {"*": OK}},
+    "api/internal/summary": {"GET": {"*": NO, "service token": OK}},
+    # 400: the empty body names no user
+    "api/internal/requests": {"POST": {"*": NO, "service token": 400}},
+    "api/internal/requests/ID/cancel": {"POST": {"*": NO, "service token": OK}},
+    LEASES: {"POST": {"*": NO, "service token": 400}},
+}
+
+ROUTES = """
+import json, sys
+from jupyterhub_gpuspawner.service.app import add_routes, web_application
+from jupyterhub_gpuspawner.service.desk import Desk
+web = web_application()
+add_routes(web, "/P/", Desk("t" * 32))
+found = []
+def walk(router):
+    for rule in router.rules:
+        inner = getattr(rule.target, "rules", None)
+        if inner is not None:
+            walk(rule.target)
+        elif hasattr(rule.matcher, "regex"):
+            found.append(rule.matcher.regex.pattern)
+walk(web.default_router)
+print(json.dumps(found))
+"""
+
+
+def routes() -> list[str]:
+    """The patterns of all routes that the service really has, without its prefix."""
+    # in a process of its own: with the environment of a service, as it is when it runs
+    ended = subprocess.run(
+        [sys.executable, "-c", ROUTES],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    found = []
+    for pattern in json.loads(ended.stdout):
+        plain = pattern.removesuffix("$").replace("\\/", "/")
+        if plain.startswith("/P/"):
+            found.append(plain.removeprefix("/P/").replace(_ID, "ID"))
+    return found
+
+
+_ID = r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127})"
+
+
+class Caller:
+    """A browser session, or a token in a header."""
+
+    def __init__(self, base: str, person: Any = None, token: str = "") -> None:
+        self._base = base
+        self._web = person._web if person is not None else requests.Session()
+        self._web.trust_env = False
+        self._headers = {"Authorization": f"token {token}"} if token else {}
+
+    def call(self, method: str, path: str) -> requests.Response:
+        url = f"{self._base}/services/gpus/{path}"
+        return self._web.request(
+            method, url, headers=self._headers, allow_redirects=False, timeout=60
+        )
+
+
+@pytest.fixture(scope="module")
+def callers(hub, docker_client) -> Iterator[dict[str, Caller]]:
+    people = {
+        "user": hub.person("user-1"),
+        "other user": hub.person("user-2"),
+        "group admin": hub.person("lead"),
+        "admin": hub.person("admin", admin=True),
+    }
+    for person in people.values():
+        person.page("/services/gpus/")  # logs in at the service, by OAuth
+    owner, admin = people["user"], people["admin"]
+    owner.ask({"profile": "gpu"})
+    owner.wait(limit=90)
+    chosen = [f"{labels.USER}={owner.name}"]
+    (container,) = docker_client.containers.list(filters={"label": chosen})
+    env = dict(text.partition("=")[::2] for text in container.attrs["Config"]["Env"])
+
+    def token(person: Any, *scopes: str) -> str:
+        user = quote(person.name)
+        answer = person.api("POST", f"/users/{user}/tokens", json={"scopes": list(scopes)})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["token"])
+
+    base = hub.base
+    callers = {name: Caller(base, person) for name, person in people.items()}
+    callers["anonymous"] = Caller(base)
+    callers["token with scope"] = Caller(
+        base, token=token(owner, "access:services!service=gpus", "read:users:name!user")
+    )
+    callers["token without scope"] = Caller(base, token=token(owner, "read:users:name!user"))
+    callers["token for metrics"] = Caller(base, token=token(admin, "read:metrics"))
+    callers["admin's token without scope"] = Caller(
+        base, token=token(admin, "read:users:name!user")
+    )
+    callers["server's token"] = Caller(base, token=env["JUPYTERHUB_API_TOKEN"])
+    secret = (hub.state / "gpus" / "service-token").read_text().strip()
+    callers["service token"] = Caller(base, token=secret)
+    assert set(callers) == set(WHO)
+    yield callers
+    owner.stop()
+    wait_for("free GPUs", 30, lambda: not hub.busy())
+
+
+def test_every_route_has_its_line_in_the_matrix():
+    assert sorted(routes()) == sorted(EXPECTED), "a new route: say who may call it"
+    assert set(EXPECTED) == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("route", EXPECTED)
+@pytest.mark.parametrize("who", WHO)
+def test_each_caller_gets_what_the_matrix_says(callers, route, who):
+    wrong = []
+    for method in METHODS:
+        allowed = EXPECTED[route].get(method)
+        if allowed is None:
+            # the internal API does not even say which methods it has
+            internal = route.startswith("api/internal") and who != "service token"
+            wanted = {NO} if internal else {405}
+        else:
+            wanted = {allowed.get(who, allowed["*"])}
+        answer = callers[who].call(method, EXAMPLES[route])
+        if answer.status_code not in wanted:
+            wrong.append((method, answer.status_code, wanted, answer.text[:200]))
+        wrong += [(method, problem) for problem in unprotected(answer)]
+    assert not wrong, (who, route, wrong)
+
+
+def unprotected(answer: requests.Response) -> list[str]:
+    """What is missing among the headers that keep a browser from doing harm."""
+    got = answer.headers
+    policy = got.get("Content-Security-Policy", "")
+    problems = []
+    for part in ("default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"):
+        if part not in policy:
+            problems.append(f"Content-Security-Policy without {part}: {policy!r}")
+    if "unsafe" in policy:
+        problems.append(f"an unsafe policy: {policy}")
+    if got.get("X-Content-Type-Options") != "nosniff":
+        problems.append("no nosniff")
+    if got.get("Referrer-Policy") != "same-origin":
+        problems.append(f"Referrer-Policy {got.get('Referrer-Policy')}")
+    public = answer.url.endswith(".css") and answer.status_code == 200
+    if not public and got.get("Cache-Control") != "no-store":
+        problems.append(f"Cache-Control {got.get('Cache-Control')}")
+    if "tornado" in got.get("Server", "").lower():
+        problems.append("says which server it is")
+    return problems
+
+
+@pytest.mark.parametrize("path", ["nothing", "api/nothing", "api/internal/", "static/../app.py"])
+def test_an_address_that_does_not_exist_tells_nothing(callers, path):
+    for who in ("anonymous", "user", "admin"):
+        answer = callers[who].call("GET", path)
+        assert answer.status_code == 404
+        assert not unprotected(answer)
+        assert "Traceback" not in answer.text
+
+
+def test_names_of_others_are_for_admins(callers):
+    pages = {who: callers[who].call("GET", "").text for who in WHO}
+    assert [who for who in WHO if "user-1" in pages[who]] == ["user", "admin", "token with scope"]
+
+
+def test_the_nonce_is_another_one_each_time(callers):
+    found = {
+        re.search(
+            r"nonce-([^']+)'", callers["user"].call("GET", "").headers["Content-Security-Policy"]
+        )[1]
+        for _ in range(5)
+    }
+    assert len(found) == 5
+    assert all(len(nonce) >= 20 for nonce in found)
+
+
+STATE_CHANGING = [
+    ("POST", "/hub/api/users/user-2/server"),
+    ("DELETE", "/hub/api/users/user-2/server"),
+    ("POST", "/hub/api/users/user-2/servers/x"),
+    ("POST", "/hub/api/users/user-2/tokens"),
+    ("POST", "/hub/spawn/user-2"),
+    ("POST", "/hub/login"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), STATE_CHANGING)
+def test_a_call_of_a_browser_without_the_xsrf_token_is_403(hub, callers, method, path):
+    session = callers["other user"]._web
+    for body in (None, {"_xsrf": "wrong", "profile": "plain"}):
+        answer = session.request(
+            method,
+            hub.base + path,
+            json=body,
+            headers={"Referer": "http://elsewhere.example/"},
+            allow_redirects=False,
+            timeout=60,
+        )
+        assert answer.status_code == 403, (answer.status_code, answer.text[:300])
+    servers = hub.person("user-2").api("GET", "/users/user-2").json()["servers"]
+    assert not any(server["ready"] or server["pending"] for server in servers.values())
+
+
+OTHERS = [
+    ("GET", "/users/user-1"),
+    ("POST", "/users/user-1/server"),
+    ("DELETE", "/users/user-1/server"),
+    ("POST", "/users/user-1/servers/mine"),
+    ("POST", "/users/user-1/tokens"),
+    ("GET", "/users/user-1/server/progress"),
+    ("POST", "/groups/big/users"),
+    ("POST", "/groups/new"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), OTHERS)
+def test_another_user_reaches_nothing_of_a_user_s(hub, callers, method, path):
+    answer = hub.person("user-2").api(method, path, json={"users": ["user-2"]})
+    assert answer.status_code in (403, 404), (answer.status_code, answer.text[:300])
+
+
+def test_a_group_s_admin_can_not_give_a_profile_to_the_wrong_group(hub):
+    lead = hub.person("lead")
+    assert lead.api("POST", "/groups/team/users", json={"users": ["user-2"]}).status_code == 200
+    answer = lead.api("POST", "/groups/big/users", json={"users": ["lead"]})
+    assert answer.status_code in (403, 404)
+    refused = lead.api("POST", "/users/lead/server", json={"profile": "big"})
+    assert refused.status_code == 400
+    assert "not open to your groups" in refused.json()["message"]
