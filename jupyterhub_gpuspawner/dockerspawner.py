@@ -305,9 +305,10 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         self._ledger_id = who.ledger
         return True
 
-    def was_away(self, finished_at: str) -> bool:
-        """Whether the engine was down at that time (its own words for it)."""
-        return bool(self._ledger_id) and self._watch(self._ledger_id).was_away(finished_at)
+    def if_away(self, finished_at: str, tell: Callable[[], None]) -> None:
+        """Call ``tell`` if the engine was down at that time, or turns out to have been."""
+        if self._ledger_id:
+            self._watch(self._ledger_id).if_away(finished_at, tell)
 
     def live_server(self, *, runs_already: bool = False) -> None:
         """Let the Hub's wait for the server's answer end with its container, or not begin."""

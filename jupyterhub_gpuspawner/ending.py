@@ -7,6 +7,7 @@ first one does the work in a task of its own; the others wait for it.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import docker.errors
@@ -99,7 +100,9 @@ class Ending:
         if seen is not None:
             report = await spawner.engine(spawner.verbs.exit_report, container_id)
         text, tail = self.words(report)
-        spawner.last_end = LastEnd(text=text, log_tail=tail[-LONGEST_TAIL:])
+        spawner.last_end = end = LastEnd(text=text, log_tail=tail[-LONGEST_TAIL:])
+        if report is not None and not report.oom:
+            spawner.if_away(report.finished_at, lambda: self._was_docker(end, report.exit_code))
         waiting = spawner.container_ended
         if waiting is not None and not waiting.done():
             waiting.set_result(self.death(report).user_message)
@@ -116,6 +119,18 @@ class Ending:
             await self._tell(lease, kind, text, report)
         return text
 
+    def _was_docker(self, end: LastEnd, exit_code: int | None) -> None:
+        """It ended because Docker did. That shows only when Docker is back."""
+        why = replace(end, text=describe(exit_code=exit_code, oom=False, memory=None, away=True))
+        if self._spawner.last_end == end:
+            self._spawner.last_end = why
+        self._spawner.log.info("%s: %s", self._spawner._log_name, why.text)
+        stored = self._spawner.orm_spawner
+        if stored is not None and (stored.state or {}).get("last_end") == end.to_state():
+            # this and nothing else: the next server may run already
+            stored.state = {**stored.state, "last_end": why.to_state()}
+            self._spawner._commit()
+
     def _forget(self, container_id: str) -> None:
         if self._spawner.object_id == container_id:
             self._spawner.object_id = ""
@@ -130,8 +145,7 @@ class Ending:
         memory = limits.mem_limit if limits else None
         if report is None:
             return describe(exit_code=None, oom=False, memory=memory), ""
-        away = self._spawner.was_away(report.finished_at)
-        text = describe(exit_code=report.exit_code, oom=report.oom, memory=memory, away=away)
+        text = describe(exit_code=report.exit_code, oom=report.oom, memory=memory)
         return text, report.log_tail or report.error
 
     def death(self, report: ExitReport | None) -> ServerDied:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -29,8 +30,13 @@ LIVE = frozenset({"running", "paused", "restarting"})
 #: states whose end is still to come: a container is followed from before its start on
 WAITED_FOR = LIVE | {"created"}
 
-#: seconds by which a container may end before or after the engine was away, and count as then
-AWAY_SLACK = 1.0
+#: seconds before and after the engine was away in which a container's end counts as its doing: a
+#: daemon that is stopped ends containers first, within its shutdown-timeout (15 s by default)
+AWAY_BEFORE, AWAY_AFTER = 15.0, 1.0
+#: seconds without the engine below which it has not been away: a daemon takes longer to start
+AWAY_LEAST = 1.0
+#: ends of which it may yet turn out that the engine was about to go
+ENDS_KEPT = 1000
 #: seconds until a list that failed is tried again
 RETRY = 2.0
 
@@ -70,6 +76,8 @@ class EngineWatch:
         self._due_at = clock() + interval
         #: when the engine was not heard last, POSIX seconds: from, to
         self._away = (0.0, 0.0)
+        #: ends that were told meanwhile: when, and who wants to know
+        self._ends: deque[tuple[str, Callable[[], None]]] = deque(maxlen=ENDS_KEPT)
         self._task: asyncio.Task[None] | None = None
         #: followers at work: the event loop keeps no reference
         self._told: set[asyncio.Future[object]] = set()
@@ -91,8 +99,27 @@ class EngineWatch:
             return None
         return self._states.get(container_id) in LIVE
 
-    def was_away(self, finished_at: str) -> bool:
-        """Whether the engine was away, as in a restart, at a time that it told us itself."""
+    def if_away(self, finished_at: str, tell: Callable[[], None]) -> None:
+        """Call ``tell`` if the engine was away, as in a restart, at a time that it told us.
+
+        At once if that is known; else as soon as it turns out.
+        """
+        if self._was_away(finished_at):
+            tell()
+        else:
+            self._ends.append((finished_at, tell))
+
+    def _was_lost(self, lost_at: float) -> None:
+        """The engine is back; a connection that broke and was made again at once is no news."""
+        if time.time() - lost_at < AWAY_LEAST:
+            return
+        self._away = (lost_at - AWAY_BEFORE, time.time() + AWAY_AFTER)
+        ends, self._ends = list(self._ends), deque(maxlen=ENDS_KEPT)
+        for finished_at, tell in ends:
+            if self._was_away(finished_at):
+                tell()
+
+    def _was_away(self, finished_at: str) -> bool:
         begin, end = self._away
         return begin <= seconds(finished_at) <= end
 
@@ -127,7 +154,7 @@ class EngineWatch:
                     news = asyncio.ensure_future(events.__anext__())
                     if isinstance(item, Reconnected):
                         if item.lost_at is not None:
-                            self._away = (item.lost_at - AWAY_SLACK, time.time() + AWAY_SLACK)
+                            self._was_lost(item.lost_at)
                         await self._list()
                     else:
                         self._take(item)

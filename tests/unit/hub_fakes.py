@@ -353,12 +353,16 @@ class FakeWatch:
         self.followers: dict[str, Callable[[], Any]] = {}
         #: times at which the engine was down
         self.away: set[str] = set()
+        #: who wants to know whether it was
+        self.ends: list[Callable[[], None]] = []
 
     def is_live(self, container_id: str) -> bool | None:
         return self.live.get(container_id)
 
-    def was_away(self, finished_at: str) -> bool:
-        return finished_at in self.away
+    def if_away(self, finished_at: str, tell: Callable[[], None]) -> None:
+        if finished_at in self.away:
+            tell()
+        self.ends.append(tell)
 
     def follow(self, container_id: str, follower: Callable[[], Any]) -> None:
         self.followers[container_id] = follower

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -149,12 +151,25 @@ async def test_a_watch_that_is_closed_in_the_moment_of_an_event_ends(setup: Setu
 
 
 async def test_an_end_while_the_engine_was_away_is_known_as_such(setup: Setup) -> None:
-    assert not setup.watch.was_away("2026-01-01T00:00:10.5Z")
-    setup.events.items.put_nowait(Reconnected(lost_at=1767225610.0))  # 2026-01-01T00:00:10Z
+    told: list[str] = []
+
+    def end(when: str) -> None:
+        setup.watch.if_away(when, lambda: told.append(when))
+
+    end("2026-01-01T00:00:58.5Z")  # the daemon ends containers before it goes
+    end("2026-01-01T00:00:40Z")
+    assert told == []
+    end(datetime.now(timezone.utc).isoformat()[:19] + "Z")
+    setup.events.items.put_nowait(Reconnected(lost_at=time.time()))
     await setup.run()
-    assert setup.watch.was_away("2026-01-01T00:00:10.5Z")
-    assert not setup.watch.was_away("2026-01-01T00:00:08Z")
-    assert not setup.watch.was_away("")
+    assert told == [], "only a connection was made anew"
+    setup.events.items.put_nowait(Reconnected(lost_at=1767225660.0))  # 2026-01-01T00:01:00Z
+    await setup.run()
+    assert told[0] == "2026-01-01T00:00:58.5Z"
+    told.clear()
+    end("2026-01-01T00:01:10Z")
+    end("")
+    assert told == ["2026-01-01T00:01:10Z"]
 
 
 async def test_an_end_is_told_once_although_events_come_twice(setup: Setup) -> None:

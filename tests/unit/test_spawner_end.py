@@ -280,7 +280,22 @@ async def test_who_ended_in_a_restart_of_docker_reads_that() -> None:
     state = world.api.find(spawner.object_id)["State"]
     state["FinishedAt"] = "2026-01-01T00:00:10Z"
     world.api.die(spawner.object_id, 137)
-    assert await spawner.poll() == "stopped when Docker was stopped or restarted (exit code 137)"
+    await spawner.poll()
+    assert spawner.last_end.text == "stopped when Docker was stopped or restarted (exit code 137)"
+
+
+async def test_that_docker_was_stopped_shows_later_and_reaches_the_stored_note() -> None:
+    world, spawner = await running()
+    world.api.die(spawner.object_id, 0)
+    assert await spawner.poll() == "stopped by itself (exit code 0)"
+    spawner.clear_state()
+    spawner.orm_spawner.state = {**spawner.get_state(), "object_id": "of the next server"}
+    (turns_out,) = world.watch.ends  # type: ignore[attr-defined]
+    turns_out()
+    stored = spawner.orm_spawner.state
+    words = "stopped when Docker was stopped or restarted (exit code 0)"
+    assert stored["last_end"]["text"] == spawner.last_end.text == words
+    assert stored["object_id"] == "of the next server"
 
 
 async def hub_looks(spawner: Any, limit: float = 30.0) -> Any:
