@@ -1,0 +1,118 @@
+"""The machine's clock is moved by a day, forward and back, while servers run and others wait.
+
+A small library (``movedclock.c``), preloaded into the service's processes alone, adds what stands
+in a file to the time of day; the monotonic clock goes on as it is, as on a real machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.auditor import Auditor
+from tests.docker.service_process import wait_for
+from tests.faults.cases import Bench, Case
+from tests.faults.conftest import MakeService
+from tests.faults.driver import run
+from tests.testbed.engine import Engine
+
+SOURCE = Path(__file__).with_name("movedclock.c")
+DAY = 86400
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library, compiled."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc or clang) to build the clock that is moved")
+    built = tmp_path_factory.mktemp("clock") / "movedclock.so"
+    flags = ("-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
+    subprocess.run([compiler, *flags, "-o", str(built), str(SOURCE)], check=True, timeout=60)
+    return built
+
+
+class Moved:
+    """A service whose clock can be moved."""
+
+    def __init__(self, bench: Bench, file: Path) -> None:
+        self.bench = bench
+        self._file = file
+
+    def move(self, seconds: int) -> None:
+        """Move the clock by so much from the real time, and wait until the service saw it."""
+        draft = self._file.with_suffix(".draft")
+        draft.write_text(f"{seconds}\n")
+        draft.replace(self._file)
+        said = f"the machine's clock was moved, by {'+' if seconds > 0 else '-'}"
+        log = self.bench.service.log
+        wait_for("the service sees the new time", lambda: said in log.read_text(), 30)
+
+
+@pytest.fixture
+def moved(
+    engine: Engine, docker_client: Any, stub_image: str, make_service: MakeService, library: Path
+) -> Iterator[Moved]:
+    folder = Path(tempfile.mkdtemp(dir=library.parent))
+    file = folder / "time"
+    file.write_text("0\n")
+    service = make_service(
+        engine, "clock", reconcile_interval=1, exited_grace=3, claim_engine=False
+    )
+    service.start(LD_PRELOAD=str(library), MOVED_CLOCK=str(file))
+    service.wait_serving(60)
+    bench = Bench(
+        service=service,
+        client=docker_client,
+        engine=engine.socket,
+        folder=folder,
+        image=stub_image,
+    )
+    yield Moved(bench, file)
+    service.end()
+
+
+@pytest.mark.parametrize("by", [DAY, -DAY], ids=["a day forward", "a day back"])
+def test_a_moved_clock_ends_nothing_and_holds_nothing_back(moved: Moved, by: int) -> None:
+    bench = moved.bench
+    auditor = Auditor(sockets=[str(bench.engine)], ledger=bench.service.ledger_id())
+    auditor.book(bench.service.ledger_file)
+
+    async def story() -> None:
+        alice, bob, carol = (Case(bench, name) for name in ("alice", "bob", "carol"))
+        assert await alice.person.start() == ""
+        assert await carol.person.start() == ""
+        auditor.protect("alice")
+        held = await alice.leased()
+        # bob is in the middle of his start when the clock moves
+        rule = bob.socket.arm("POST /containers/create", "slow", delay=6.0)
+        start = asyncio.create_task(bob.person.start())
+        await asyncio.to_thread(rule.fired.wait, 20)
+        await asyncio.to_thread(moved.move, by)
+        assert await start == "", "he is not told that he took too long"
+        assert await alice.leased() == held
+        assert await alice.person.poll() is None
+        # carol's Hub is away, so the service has to see the end and to clear up
+        carol.socket.refuse()
+        (container,) = await carol.containers()
+        await asyncio.to_thread(container.kill)
+        await carol.nothing_left()
+        carol.socket.heal()
+        auditor.release("alice")
+        for case in (alice, bob, carol):
+            await case.person.stop()
+            await case.nothing_left()
+            assert case.outcome.problems == []
+            await case.close()
+
+    with auditor.watching():
+        run(story())
+    verdict = auditor.judge(running=set())
+    assert verdict.ok, str(verdict)
