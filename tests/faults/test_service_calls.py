@@ -48,6 +48,9 @@ CALLS: dict[str, str] = {
     "GET /containers/{id}/json": "",
     "POST /containers/{id}/stop": "",
     "DELETE /containers/{id}": "",
+    "GET /networks": "",
+    "GET /networks/{id}": "",
+    "DELETE /networks/{id}": "",
     "GET /_ping": "events",
     "GET /events": "events",
 }
@@ -91,6 +94,7 @@ class Desk:
             user_gpu_limits={"keeper": 1},
             reconcile_interval=0.5,
             exited_grace=0.5,
+            network_grace=0.5,
             engine_timeout=4,
         )
         self.service.start()
@@ -138,6 +142,9 @@ class Desk:
         user = f"user{number}"
         try:
             container = self.run(user, ["sh", "-c", "exit 3"])
+            # a network that the server's user does not need any more goes as well
+            owned = labels.network_labels(ledger=self.ledger, user=user, owner=user)
+            self.client.api.create_network(f"faults-{user}", labels=owned)
             # what is removed in the moment before must be this server, and no other
             only = container[:12] if fault == GONE else ""
             rule = self.socket.arm(call, fault, container=only)
@@ -179,6 +186,8 @@ class Desk:
         wait_for("the container is removed", gone, SOON)
         over = lambda: user not in {name for name, _ in self.service.leases()}  # noqa: E731
         wait_for("its lease is over", over, SOON)
+        left = lambda: self.client.networks.list(names=[f"faults-{user}"])  # noqa: E731
+        wait_for("its user's network is removed", lambda: not left(), SOON)
         wait_for("the service serves", self.service.serving, SOON)
 
     def _keeper_runs(self) -> bool:
