@@ -65,7 +65,9 @@ READABLE = {WAITS, SILENT, REFUSED, CHECKED}
 
 Key = tuple[str, str]
 CASES = [
-    (call, fault) for call in CALLS for fault in ((*FAULTS, GONE) if "containers/{id}" in call else FAULTS)
+    (call, fault)
+    for call in CALLS
+    for fault in ((*FAULTS, GONE) if "containers/{id}" in call else FAULTS)
 ]
 
 
