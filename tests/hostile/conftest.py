@@ -15,6 +15,8 @@ from jupyterhub_gpuspawner.engine import labels
 
 from .recorder import Recorder
 
+pytest.register_assert_rewrite("tests.hostile.attacker")
+
 #: profiles of which each differs from the others in what its container is created with
 AFTER = """
 c.GPUDockerSpawner.mem_limit = "64M"

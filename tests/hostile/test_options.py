@@ -64,6 +64,7 @@ def attacker(hub, recorder) -> Iterator[Attacker]:
     made.close()
 
 
+@pytest.mark.timeout(0 if long_run() else 1500)  # minutes on a machine with nothing else to do
 def test_any_options_by_any_door_are_an_allowed_profile_or_a_readable_no(hub, recorder, attacker):
     pid = hub.pid
     number = 0
