@@ -281,6 +281,8 @@ def _create(
     client.api.create_network(
         name,
         driver="bridge",
+        # engines before 25 else take a name twice, and a container can't say which it means
+        check_duplicate=True,
         ipam={"Driver": "default", "Config": [{"Subnet": str(subnet)}]},
         labels=labels.network_labels(ledger=spec.ledger, user=spec.user, owner=spec.owner),
         options={_BRIDGE_NAME: bridge_name(spec.ledger, spec.owner), **options},

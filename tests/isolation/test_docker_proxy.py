@@ -20,7 +20,7 @@ import pytest
 
 from deploy.quickstart.trial import TrialHub, wait_for
 from jupyterhub_gpuspawner.engine import labels
-from tests.hub.conftest import AFTER, container_of, containers_of, run_hub, server_of, start
+from tests.hub.conftest import container_of, containers_of, make_hub, run_hub, server_of, start
 from tests.isolation.surroundings import ROOT
 
 CONFIG = ROOT / "deploy" / "socket-proxy" / "haproxy.cfg"
@@ -59,9 +59,13 @@ def through(door: str) -> Iterator[docker.APIClient]:
 def hub(alone: Any, machine: Any, stub_image: str, door: str) -> Iterator[TrialHub]:
     """A Hub whose only way to Docker is the proxy."""
     behind = SimpleNamespace(
-        base_url=door, gateway=alone.gateway, node=alone.node, folder=alone.folder
+        base_url=door,
+        gateway=alone.gateway,
+        node=alone.node,
+        devices=alone.devices,
+        folder=alone.folder,
     )
-    yield from run_hub(behind, machine, stub_image, AFTER + NETWORKS)
+    yield from run_hub(make_hub(behind, stub_image, after=NETWORKS), machine)
 
 
 def test_servers_start_stop_and_die_behind_the_proxy(hub: TrialHub, machine: Any) -> None:

@@ -61,12 +61,12 @@ class Engine:
         return [dict(n) for n in fit]
 
     def create_network(
-        self, name: str, *, driver: str, ipam: Any, labels: Any, options: Any
+        self, name: str, *, driver: str, ipam: Any, labels: Any, options: Any, check_duplicate: bool
     ) -> dict[str, Any]:
         if self.before_create is not None:
             act, self.before_create = self.before_create, None
             act()
-        if any(n["Name"] == name for n in self.nets.values()):
+        if check_duplicate and any(n["Name"] == name for n in self.nets.values()):
             raise refused(409, f"network with name {name} already exists")
         subnet = IPv4Network(ipam["Config"][0]["Subnet"])
         there = [n["IPAM"]["Config"][0]["Subnet"] for n in self.nets.values() if n["IPAM"]]
