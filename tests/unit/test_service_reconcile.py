@@ -429,3 +429,19 @@ async def test_a_foreign_container_keeps_its_device_from_being_granted(world: Wo
         world.engine.others = ()
         nudge(world)
         await world.until_states("free", "busy")
+
+
+async def test_a_stop_that_the_hub_gave_up_is_done_by_the_scheduler_at_once(world: World) -> None:
+    async with world.running():
+        lease_, container = await world.run("alice", 1)
+        await world.post(f"leases/{lease_['id']}/stopping", {"reason": "stopped"})
+        looks = world.engine.looks
+        nudge(world)
+        await world.until(lambda: world.engine.looks > looks)
+        assert world.engine.removed == []  # the Hub's own stop has its time
+        world.engine.down = EngineUnknown("no answer")
+        status, answer = await world.post(f"leases/{lease_['id']}/ended", {"reason": "stopped"})
+        assert (status, answer) == (200, {"released": False})
+        world.engine.down = None
+        await world.until_states("free", "free")
+        assert world.engine.removed == [container]

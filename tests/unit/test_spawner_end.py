@@ -134,6 +134,18 @@ async def test_a_stop_that_is_cancelled_goes_on() -> None:
     assert ours(world) == []
 
 
+async def test_a_stop_that_fails_is_left_to_the_scheduler_at_once() -> None:
+    world, spawner = await running()
+    world.engine.down = True
+    with pytest.raises(EngineUnknown):
+        await spawner.stop()
+    assert world.scheduler.verbs() == ["bind", "running", "stopping", "ended"]
+    assert spawner.object_id
+    world.engine.down = False
+    await spawner.stop()
+    assert ours(world) == []
+
+
 async def test_a_stop_works_while_the_scheduler_is_down() -> None:
     world, spawner = await running()
     world.scheduler.down = True
