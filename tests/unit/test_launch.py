@@ -9,6 +9,7 @@ import pytest
 from tornado.web import HTTPError
 
 from jupyterhub_gpuspawner import launch
+from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.errors import RefusedError
 from tests.unit.hub_fakes import World, no_waiting, ours, settle, spawner_of
 
@@ -68,7 +69,8 @@ async def test_a_start_binds_the_container_before_it_starts_it() -> None:
     world = World()
     spawner = spawner_of(world)
     assert await run(world, spawner) == f"http://127.0.0.1:{spawner.port}"
-    assert [verb for verb, _ in world.api.done] == ["create", "start"]
+    # by its id: a name may be another's by then
+    assert world.api.done == [("create", spawner.object_id), ("start", spawner.object_id)]
     assert world.scheduler.verbs() == ["bind", "running"]
     assert world.calls.index("scheduler: bind") == len(world.calls) - 4
     assert await spawner.poll() is None
@@ -87,6 +89,19 @@ async def test_a_fault_at_any_call_leaves_nothing_behind(fault: str) -> None:
         reached += 1
         check(world, spawner, result, world.calls[number - 1] if "cancel" not in fault else "")
     assert reached >= 7
+
+
+@pytest.mark.parametrize("fault", ["cancel", "cancel after"])
+async def test_a_start_that_is_cancelled_before_it_is_bound_starts_nothing(fault: str) -> None:
+    world = World()
+    await run(world, spawner_of(world))
+    bind = world.calls.index("scheduler: bind") + 1
+    assert bind >= 3
+    for number in range(1, bind):
+        world = World()
+        world.faults = {number: fault}
+        assert isinstance(await run(world, spawner_of(world)), asyncio.CancelledError)
+        assert "start" not in [verb for verb, _ in world.api.done]
 
 
 @pytest.mark.parametrize("first", ["error", "lost"])
@@ -173,10 +188,19 @@ async def test_a_server_that_dies_at_its_start_tells_why_and_what_it_said(
     assert ours(world) == []
 
 
-async def test_a_foreign_container_of_the_same_name_is_left_as_it_is() -> None:
+@pytest.mark.parametrize("state", ["created", "running", "exited"])
+@pytest.mark.parametrize("whose", ["nobody's", "another user's", "another ledger's"])
+async def test_a_foreign_container_of_the_same_name_is_left_as_it_is(
+    whose: str, state: str
+) -> None:
     world = World()
     spawner = spawner_of(world)
-    world.api.put(spawner.object_name, {"theirs": "1"}, "running")
+    found = {"theirs": "1"}
+    if whose != "nobody's":
+        user = "mallory" if whose == "another user's" else spawner.user.name
+        ledger = "l1" if whose == "another user's" else "l2"
+        found = labels.server_labels(labels.Identity(ledger=ledger, lease="l", user=user))
+    world.api.put(spawner.object_name, found, state)
     result = await run(world, spawner)
     assert isinstance(result, HTTPError)
     assert "tell an admin" in result.jupyterhub_message  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,26 @@ class Impatient(Stream):
         if not self.begun:
             await self.begin()
         return await super().line()
+
+
+async def test_nobody_sees_what_is_not_stored_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    commit = world.ledger.commit
+
+    def slow(*arguments: Any) -> None:
+        entered.set()
+        release.wait(8)
+        commit(*arguments)
+
+    async with world.running():
+        monkeypatch.setattr(world.ledger, "commit", slow)
+        asking = asyncio.ensure_future(world.grant("alice"))
+        assert await asyncio.to_thread(entered.wait, 8)
+        reading = asyncio.ensure_future(world.desk.read(lambda state: len(state.tables.leases)))
+        done, _ = await asyncio.wait([reading], timeout=0.05)
+        assert not done
+        release.set()
+        assert await reading == 1
+        await asking

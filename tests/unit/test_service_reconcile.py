@@ -23,6 +23,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     Target,
 )
 from jupyterhub_gpuspawner.service import reconciler, runtime
+from jupyterhub_gpuspawner.service.engine_view import Seen
 from jupyterhub_gpuspawner.service.reconcile import (
     Adopt,
     Confirm,
@@ -445,3 +446,29 @@ async def test_a_stop_that_the_hub_gave_up_is_done_by_the_scheduler_at_once(worl
         world.engine.down = None
         await world.until_states("free", "free")
         assert world.engine.removed == [container]
+
+
+async def test_a_container_that_a_list_leaves_out_is_not_taken_for_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.running():
+        _, container = await world.run("alice", 1)
+        asked: list[str] = []
+        look_at = world.engine.look_at
+
+        async def look() -> Seen:
+            world.engine.looks += 1
+            return Seen(ours=(), others=())
+
+        async def by_id(container_id: str) -> Observation | None:
+            asked.append(container_id)
+            return await look_at(container_id)
+
+        monkeypatch.setattr(world.engine, "look", look)
+        monkeypatch.setattr(world.engine, "look_at", by_id)
+        for _ in range(2):  # when the second look begins, the first has had its consequences
+            looks = world.engine.looks
+            nudge(world)
+            await world.until(lambda looks=looks: world.engine.looks > looks)
+        assert container in asked
+        assert (await world.states()).count("busy") == 1

@@ -8,6 +8,7 @@ from typing import Any
 import jupyterhub
 import pytest
 
+from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.errors import EngineUnknown, RefusedError
 from jupyterhub_gpuspawner.live_server import ContainerEnded
 from tests.unit.hub_fakes import Gone, World, no_waiting, ours, settle, spawner_of
@@ -232,6 +233,22 @@ async def test_a_foreign_container_of_that_name_is_not_found_again() -> None:
     world.api.put(spawner.object_name, {"theirs": "1"}, "running")
     spawner._check_pending = True
     assert await spawner.poll() == 0
+
+
+@pytest.mark.parametrize("whose", [("mallory", ""), (None, "train")])
+async def test_a_running_container_of_another_server_is_not_found_again(
+    whose: tuple[str | None, str],
+) -> None:
+    world = World()
+    spawner = spawner_of(world)
+    user, server = whose
+    identity = labels.Identity(
+        ledger="l1", lease="lease9", user=user or spawner.user.name, server=server, devices=()
+    )
+    world.api.put(spawner.object_name, labels.server_labels(identity), "running")
+    spawner._check_pending = True
+    assert await spawner.poll() == 0
+    assert spawner.object_id == ""
 
 
 async def test_the_address_never_raises() -> None:
