@@ -472,3 +472,45 @@ async def test_a_container_that_a_list_leaves_out_is_not_taken_for_gone(
             await world.until(lambda looks=looks: world.engine.looks > looks)
         assert container in asked
         assert (await world.states()).count("busy") == 1
+
+
+async def test_a_removal_that_leaves_the_container_there_frees_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def later(container_id: str) -> None:
+        """Docker has accepted it, and is not done."""
+
+    async with world.running():
+        lease_, container = await world.run("alice", 1)
+        world.engine.die(container)
+        monkeypatch.setattr(world.engine, "remove", later)
+        path = f"leases/{lease_['id']}/ended"
+        assert await world.post(path, {"reason": "stopped"}) == (200, {"released": False})
+        assert (await world.states()).count("busy") == 1
+
+
+async def test_a_stray_that_starts_in_the_last_moment_is_not_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.running():
+        container = world.engine.create("nobody-s", created_at=0.0)
+        seen_before = world.engine.containers[container]
+        world.engine.start(container)
+
+        async def look() -> Seen:
+            world.engine.looks += 1
+            return Seen(ours=(seen_before,), others=())
+
+        tried: list[str] = []
+        discard = world.engine.discard
+
+        async def try_to(container_id: str) -> None:
+            tried.append(container_id)
+            await discard(container_id)
+
+        monkeypatch.setattr(world.engine, "look", look)
+        monkeypatch.setattr(world.engine, "discard", try_to)
+        nudge(world)
+        await world.until(lambda: tried)
+        assert world.engine.containers[container].state == "running"
+        assert world.engine.removed == []
