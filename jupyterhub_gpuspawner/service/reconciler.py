@@ -86,7 +86,7 @@ class Reconciler:
         #: called when ``trouble`` changes
         self.on_change: Callable[[], None] = lambda: None
         self._ready = False
-        self._failures = 0
+        self._failures, self._said = 0, ""
         self._silent = False
         self._ended_since: dict[str, float] = {}
         self._hub_stops: dict[str, float] = {}
@@ -236,7 +236,7 @@ class Reconciler:
         await self._act(found, frozenset(ids))
 
     def _come_back(self) -> None:
-        self._failures = 0
+        self._failures, self._said = 0, ""
         if self._silent:
             self._silent = False
             log.info("%s: Docker answers again", self._node)
@@ -246,11 +246,11 @@ class Reconciler:
         self._metrics.engine_errors.inc()
         foreign = isinstance(error, EngineConflict)
         reason = Reason.ENGINE_NOT_OURS if foreign else Reason.ENGINE_UNAVAILABLE
-        if self._failures == 1 or foreign:
+        if str(error) != self._said and (self._failures == 1 or foreign):
+            self._said = str(error)
             log.error("%s: %s", self._node, error)
         # who waits need not try again, as who starts a server would be told
-        unknown = isinstance(error, EngineUnknown)
-        self._set_trouble((reason, "" if unknown else error.user_message))
+        self._set_trouble((reason, "" if isinstance(error, EngineUnknown) else error.user_message))
         if (foreign or self._failures >= PATIENCE) and not self._silent:
             self._silent = True
             self._ready = False

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,11 +180,18 @@ def test_a_gpu_that_fails_is_withheld_and_its_server_lives(
 
 
 def freezer(container: Any) -> Path:
-    """The control group that can stop a container's processes from dying."""
+    """A control group that keeps a container's process from dying, as a hanging driver does.
+
+    One below the container's own, which the engine would thaw before it kills.
+    """
     found = list(Path("/sys/fs/cgroup/freezer").glob(f"*/{container.id}/freezer.state"))
     if not found:
         pytest.skip("needs the freezer of control groups version 1: what is frozen can't be killed")
-    return found[0]
+    group = found[0].parent / "hangs"
+    group.mkdir()
+    container.reload()
+    (group / "cgroup.procs").write_text(str(container.attrs["State"]["Pid"]))
+    return group / "freezer.state"
 
 
 def test_a_stop_that_hangs_quarantines_the_gpu_until_the_next_boot(
@@ -206,7 +214,8 @@ def test_a_stop_that_hangs_quarantines_the_gpu_until_the_next_boot(
         container.reload()
         assert container.status == "running"
     finally:
-        frozen.write_text("THAWED")
+        with suppress(FileNotFoundError):
+            frozen.write_text("THAWED")
     # the process ended after all, and the GPU still is not trusted: only a boot clears it
     wait_for(
         "no container",

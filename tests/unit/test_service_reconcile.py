@@ -269,6 +269,17 @@ async def test_a_short_silence_changes_nothing(world: World) -> None:
         assert len(world.ledger.rows) <= rows + 2
 
 
+async def test_an_engine_of_another_ledger_is_logged_once_and_not_at_each_look(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.engine.down = EngineConflict("belongs to ledger b", "Belongs to another installation.")
+    async with world.running(wait=False):
+        errors = world.desk.metrics.engine_errors._value
+        await world.until(lambda: errors.get() >= 3)
+    said = [record for record in caplog.records if "belongs to ledger b" in record.getMessage()]
+    assert len(said) == 1
+
+
 async def test_an_engine_of_another_ledger_grants_nothing(world: World) -> None:
     world.engine.down = EngineConflict("belongs to ledger b", "Belongs to another installation.")
     async with world.running(wait=False), world.ask("alice") as alice:
