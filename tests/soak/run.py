@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -236,14 +235,12 @@ class Soak:
 @contextmanager
 def live_restore(engine: Any) -> Iterator[None]:
     """Have containers outlive their engine: without it the next daemon ends what it finds."""
-    config = engine.folder / "etc" / "daemon.json"
-    before = config.read_text()
-    config.write_text(json.dumps({**json.loads(before), "live-restore": True}))
+    engine.settings["live-restore"] = True
     engine.restart()
     try:
         yield
     finally:
-        config.write_text(before)
+        del engine.settings["live-restore"]
         engine.restart()
 
 
