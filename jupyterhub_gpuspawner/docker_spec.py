@@ -36,19 +36,9 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
     limit:
         What the kernel shall enforce; None = nothing.
     """
-    owner = volumes.owner_id(
-        user_id=spawner.user.id, created=spawner.user.created, hub=spawner.hub_name
-    )
+    identity = identity_of(spawner, granted)
     home, network = await asyncio.gather(
-        _home(spawner, granted.ledger, owner), spawner.user_network(granted.ledger)
-    )
-    identity = Identity(
-        ledger=granted.ledger,
-        lease=granted.lease,
-        user=spawner.user.name,
-        server=spawner.name,
-        devices=tuple(device.id for device in granted.devices),
-        owner=owner,
+        _home(spawner, granted.ledger, identity.owner), spawner.user_network(granted.ledger)
     )
     options: dict[str, Any] = {
         "command": await spawner.get_command(),
@@ -66,7 +56,7 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
         alias = {"Aliases": [network_alias(spawner.name)]}
         options["networking_config"] = {"EndpointsConfig": {network: alias}}
     options.update(extra)
-    options["environment"] = _environment(spawner, env, granted)
+    options["environment"] = environment(spawner, env, granted)
     return ContainerSpec(
         name=spawner.object_name,
         image=spawner.image,
@@ -82,6 +72,20 @@ def network_alias(server: str) -> str:
     Never one word alone for a named server: it must not stand in for the Hub's own name.
     """
     return f"server-{volumes.slug(server)}" if server else "server"
+
+
+def identity_of(spawner: Any, granted: Granted) -> Identity:
+    """Who and what the server of a lease is for."""
+    return Identity(
+        ledger=granted.ledger,
+        lease=granted.lease,
+        user=spawner.user.name,
+        server=spawner.name,
+        devices=tuple(device.id for device in granted.devices),
+        owner=volumes.owner_id(
+            user_id=spawner.user.id, created=spawner.user.created, hub=spawner.hub_name
+        ),
+    )
 
 
 def image_command(client: docker.DockerClient, ref: str) -> list[str] | None:
@@ -178,7 +182,8 @@ async def _rendered(spawner: Any, extra: Any) -> dict[str, Any]:
     return dict(spawner._render_templates(extra))
 
 
-def _environment(spawner: Any, env: dict[str, Any], granted: Granted) -> dict[str, Any]:
+def environment(spawner: Any, env: dict[str, Any], granted: Granted) -> dict[str, Any]:
+    """``env`` without what decides about GPUs, and with what we say about them."""
     allowed, removed = devices.strip_protected(env)
     if removed:
         spawner.log.warning("%s: dropped from the environment: %s", spawner._log_name, removed)

@@ -133,6 +133,15 @@ class EngineEvents:
             # A thread that is still connecting ends by itself within connect_timeout.
             await asyncio.to_thread(thread.join, timeout)
 
+    def filters(self) -> dict[str, list[str]]:
+        """What the engine is asked for."""
+        selectors = labels.selectors(self.ledger_id, Kind.SERVER)
+        return {"type": ["container"], "event": list(ACTIONS), "label": selectors}
+
+    def read(self, response: requests.Response) -> Iterator[Item]:
+        """Read the stream's items. ValueError for a broken one."""
+        return parse_stream(response)
+
     def _begin(self) -> None:
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
@@ -167,7 +176,7 @@ class EngineEvents:
                 self.trouble = ""
                 self._hand_over(Reconnected(lost_at=self._lost_at))
                 try:
-                    for event in parse_stream(response):
+                    for event in self.read(response):
                         self._hand_over(event)
                 finally:
                     self._lost_at = time.time()
@@ -179,14 +188,12 @@ class EngineEvents:
     def _open(self, client: docker.DockerClient) -> requests.Response:
         """Ask for the stream. Raises docker's errors unless the engine agrees."""
         api = client.api
-        selectors = labels.selectors(self.ledger_id, Kind.SERVER)
-        filters = {"type": ["container"], "event": list(ACTIONS), "label": selectors}
         # The engine answers before it listens: "since" brings what happens in between.
         ping = api.get(api._url("/_ping", versioned_api=False), timeout=self.connect_timeout)
         since = parsedate_to_datetime(ping.headers["Date"]).timestamp() - 1
         response: requests.Response = api.get(
             api._url("/events"),
-            params={"filters": json.dumps(filters), "since": int(since)},
+            params={"filters": json.dumps(self.filters()), "since": int(since)},
             stream=True,
             timeout=(self.connect_timeout, self.silence),
         )
@@ -213,7 +220,7 @@ class EngineEvents:
         self._items.put_nowait(item)
 
 
-def parse_stream(response: requests.Response) -> Iterator[ContainerEvent]:
+def parse_stream(response: requests.Response) -> Iterator[Item]:
     """Read events from an answer, one JSON object a line. ValueError for a broken one."""
     for line in response.iter_lines():
         if line:

@@ -26,6 +26,8 @@ from .labels import Identity, Kind
 UNNAMED = "*"
 
 _LIVE = frozenset({"running", "paused", "restarting"})
+#: of Swarm's tasks: about to run, and nobody knows
+_PERHAPS = frozenset({"starting", "unknown"})
 _NOTHING = frozenset({"", "void", "none"})
 
 
@@ -37,7 +39,8 @@ class Observation:
     #: without the leading slash
     name: str
     labels: Mapping[str, str]
-    #: created, running, paused, restarting, removing, exited or dead
+    #: created, running, paused, restarting, removing, exited or dead; on Swarm also starting
+    #: and unknown
     state: str
     #: what the main process returned; None while it runs or when it never ran
     exit_code: int | None
@@ -51,11 +54,15 @@ class Observation:
     device_ids: tuple[str, ...]
     #: from the engine's configuration of it: what it really gets, sorted
     injected: tuple[str, ...]
+    #: on Swarm: name of its node; empty = the engine's own, or not known
+    node: str = ""
+    #: False: its node does not answer, and this is what was heard of it last
+    certain: bool = True
 
     @property
     def live(self) -> bool:
         """Whether a process of it may use its devices now."""
-        return self.state in _LIVE
+        return self.state in _LIVE or self.state in _PERHAPS
 
     @property
     def identity(self) -> Identity | None:

@@ -133,10 +133,14 @@ class EngineWatch:
         """Call nobody for this container any more."""
         self._followers.pop(container_id, None)
 
-    async def _watch(self) -> None:
-        async with EngineEvents(
+    def events(self) -> EngineEvents:
+        """The engine's events."""
+        return EngineEvents(
             self._ledger_id, self._pool.base_url, self._pool.options, silence=2 * self._interval
-        ) as events:
+        )
+
+    async def _watch(self) -> None:
+        async with self.events() as events:
             news = asyncio.ensure_future(events.__anext__())
             try:
                 while True:

@@ -17,7 +17,7 @@ from ..scheduler.state import SchedulerState
 from . import waiting
 from .actor import Actor, Post
 from .bodies import Ended
-from .inventory import Inventory
+from .inventory import Inventory, SwarmInventory
 from .metrics import Metrics
 from .pace import Pace
 from .reconciler import Reconciler
@@ -66,7 +66,7 @@ class Desk:
         self.waiters = Waiters(self._injection, self.excuse)
         self.actor: Actor | None = None
         self.reconciler: Reconciler | None = None
-        self.inventory: Inventory | None = None
+        self.inventory: Inventory | SwarmInventory | None = None
         self.ledger_id = ""
         #: of the Hub process that lives now
         self.boot_id = boot_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import docker
 import docker.errors
@@ -34,6 +34,38 @@ class Seen:
     ours: tuple[Observation, ...]
     #: running containers of anybody else
     others: tuple[Observation, ...]
+
+
+class WorldView(Protocol):
+    """What reconcile asks of the world, whatever a server is made of.
+
+    An id is a container's, or on Swarm a service's. Errors are those of the pool; an error never
+    means "gone".
+    """
+
+    async def claim(self) -> tuple[Mapping[str, Any], str]:
+        """Claim it for the ledger; Docker's ``/info`` and the API version it was asked with."""
+        ...
+
+    async def look(self) -> Seen:
+        """Everything of ours, and what others use."""
+        ...
+
+    async def look_at(self, container_id: str) -> Observation | None:
+        """One of ours; None = proof that it is gone."""
+        ...
+
+    async def limits(self, container_id: str, devices: int) -> GPURequest:
+        """What one that is to be adopted was given."""
+        ...
+
+    async def remove(self, container_id: str) -> None:
+        """Stop and remove one whose lease says that it shall go."""
+        ...
+
+    async def discard(self, container_id: str) -> None:
+        """Remove one that does not run. Refused if it does."""
+        ...
 
 
 class EngineView:

@@ -160,6 +160,19 @@ class Inventory:
         return True
 
 
+class SwarmInventory:
+    """How the devices of all nodes get into a service."""
+
+    def __init__(self) -> None:
+        #: device id -> way in; filled by each look
+        self.injections: dict[str, Injection] = {}
+        #: why the last look failed; never so, as the manager's list is the look
+        self.trouble = ""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
 def foreign_use(
     seen: Iterable[Observation], leases: Iterable[Lease], devices: Collection[Device]
 ) -> dict[str, str]:
@@ -247,3 +260,8 @@ def doubtful(state: SchedulerState, node: str, why: str) -> NodeReported | None:
                 (state.tables.devices[device_id], replace(status, health=health, note=note))
             )
     return NodeReported(node=known, devices=tuple(devices))
+
+
+def held(state: SchedulerState) -> frozenset[str]:
+    """Devices in live leases."""
+    return frozenset(device for lease in state.tables.leases.values() for device in lease.devices)

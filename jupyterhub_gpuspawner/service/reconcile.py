@@ -27,6 +27,22 @@ class Graces:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """What is compared, and how patiently."""
+
+    #: name of the node
+    node: str
+    #: id of the ledger
+    ledger: str
+    #: seconds between two comparisons of everything
+    interval: float = 30.0
+    #: seconds a container gets to end by itself, and until a stop that fails counts as hung
+    stop_grace: float = 10.0
+    hung_stop: float = 180.0
+    graces: Graces = field(default_factory=Graces)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class View:
     """What is believed and what was seen. ``leases`` were read after the engine was."""
 
@@ -87,6 +103,9 @@ class Warn:
     text: str
 
 
+#: states of a live container in which nobody knows of a process yet
+NOT_YET = frozenset({"starting", "unknown"})
+
 Step = Tell | Confirm | Remove | Adopt | Warn
 
 
@@ -111,14 +130,14 @@ def plan(view: View) -> list[Step]:
 
 def of_lease(lease: Lease, container: Observation, view: View) -> Iterable[Step]:
     """What to do about a lease and its recorded container."""
-    if container.state == "removing":
+    if container.state == "removing" or not container.certain:
         return
     if lease.target is Target.GONE:
         if lease.id not in view.hub_stops:
             yield _remove(lease, f"stop wanted ({lease.reason})")
         return
     if container.live:
-        if lease.state is LeaseState.STARTING:
+        if lease.state is LeaseState.STARTING and container.state not in NOT_YET:
             yield Tell(event=ContainerRunning(lease_id=lease.id))
         if set(container.injected) != set(lease.devices):
             yield _differs(lease, container)
@@ -140,6 +159,8 @@ def of_stray(container: Observation, view: View) -> Iterable[Step]:
     """What to do about a container that no live lease has on record."""
     identity = container.identity
     if identity is None or identity.ledger != view.ledger or container.state == "removing":
+        return
+    if not container.certain:
         return
     lease = view.leases.get(identity.lease)
     if container.live:

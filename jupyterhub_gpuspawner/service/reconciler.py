@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import docker.errors
 
@@ -23,10 +23,11 @@ from ..scheduler.state import SchedulerState
 from . import inventory as inv
 from . import reconcile, waiting
 from .actor import Actor
-from .engine_view import EngineView, Seen
+from .engine_view import Seen, WorldView
 from .identity import key
-from .inventory import Inventory
+from .inventory import Inventory, SwarmInventory
 from .metrics import Metrics
+from .reconcile import Scope
 from .removals import Removals
 from .words import safe
 
@@ -42,30 +43,14 @@ GATHER = 0.05
 HUB_STOP_EXTRA = 20.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scope:
-    """What is compared, and how patiently."""
-
-    #: name of the node
-    node: str
-    #: id of the ledger
-    ledger: str
-    #: seconds between two comparisons of everything
-    interval: float = 30.0
-    #: seconds a container gets to end by itself, and until a stop that fails counts as hung
-    stop_grace: float = 10.0
-    hung_stop: float = 180.0
-    graces: reconcile.Graces = field(default_factory=reconcile.Graces)
-
-
 class Reconciler:
     """Keeps one node's leases and containers in agreement."""
 
     def __init__(
         self,
         actor: Actor,
-        engine: EngineView,
-        inventory: Inventory,
+        engine: WorldView,
+        inventory: Inventory | SwarmInventory,
         metrics: Metrics,
         scope: Scope,
         clock: Callable[[], float],
@@ -221,7 +206,8 @@ class Reconciler:
             self.nudge()  # what was adopted is held now, no longer in foreign use
         self._come_back()
         # each time: the scheduler forgets it when the node shows a new boot id
-        await self._actor.post(events.NodeReconciled(node=self._node))
+        for node in self._nodes():
+            await self._actor.post(events.NodeReconciled(node=node))
         self._ready = True
         self._set_trouble(None)
         self._metrics.reconcile.observe(time.monotonic() - started)
@@ -254,7 +240,23 @@ class Reconciler:
         if (foreign or self._failures >= PATIENCE) and not self._silent:
             self._silent = True
             self._ready = False
-            await self._actor.post(events.NodeChanged(node=self._node, state=NodeState.SILENT))
+            await self._silence()
+
+    def _mine(self, lease: Lease) -> bool:
+        """Whether the lease's container is to be found here."""
+        return lease.node == self._node
+
+    def _nodes(self) -> Iterable[str]:
+        """Nodes that were compared."""
+        return (self._node,)
+
+    def _home_of(self, container: Observation) -> str:
+        """Name of the node that the container is on."""
+        return self._node
+
+    async def _silence(self) -> None:
+        """Nothing is known any more."""
+        await self._actor.post(events.NodeChanged(node=self._node, state=NodeState.SILENT))
 
     def _set_trouble(self, trouble: tuple[Reason, str] | None) -> None:
         if trouble != self.trouble:
@@ -263,11 +265,11 @@ class Reconciler:
 
     # -- devices -------------------------------------------------------------------------
 
-    async def _report(self, info: object, version: str, seen: Seen) -> None:
+    async def _report(self, info: Mapping[str, Any], version: str, seen: Seen) -> None:
         """Tell the scheduler what devices there are and who else uses them."""
-        held_before, taken_at = await self._actor.read(_held), self._clock()
+        held_before, taken_at = await self._actor.read(inv.held), self._clock()
         try:
-            report, how = await self._inventory.look(info, version)  # type: ignore[arg-type]
+            report, how = await cast(Inventory, self._inventory).look(info, version)
         except DiscoveryError as error:
             why = str(error)
             if why != self._inventory.trouble:
@@ -283,7 +285,7 @@ class Reconciler:
         self._inventory.trouble = ""
 
         def make(state: SchedulerState) -> events.NodeReported:
-            held = held_before | _held(state)
+            held = held_before | inv.held(state)
             devices = [device for device, _ in report.devices]
             foreign = inv.foreign_use(
                 [*seen.ours, *seen.others], state.tables.leases.values(), devices
@@ -328,7 +330,7 @@ class Reconciler:
             reconcile.View(
                 now=now,
                 ledger=self._scope.ledger,
-                leases={id: lease for id, lease in leases.items() if lease.node == self._node},
+                leases={id: lease for id, lease in leases.items() if self._mine(lease)},
                 seen=seen,
                 ended_since=self._ended_since,
                 hub_stops=frozenset(self._hub_stops),
@@ -379,7 +381,7 @@ class Reconciler:
                 lease_id=identity.lease,
                 container_id=container.container_id,
                 key=key(identity.user, identity.server),
-                node=self._node,
+                node=self._home_of(container),
                 devices=tuple(named),
                 request=request,
             )
@@ -393,8 +395,3 @@ class Reconciler:
             await self._actor.post(
                 Noted(kind="devices_differ", text=step.text, subject=step.subject)
             )
-
-
-def _held(state: SchedulerState) -> frozenset[str]:
-    """Devices in live leases."""
-    return frozenset(device for lease in state.tables.leases.values() for device in lease.devices)

@@ -13,7 +13,7 @@ from ..scheduler.events import ContainerGone, StopHung
 from ..scheduler.models import Reason
 from . import waiting
 from .actor import Actor
-from .engine_view import EngineView
+from .engine_view import WorldView
 from .metrics import Metrics
 from .reconcile import Remove
 
@@ -26,7 +26,7 @@ class Removals:
     def __init__(
         self,
         actor: Actor,
-        engine: EngineView,
+        engine: WorldView,
         metrics: Metrics,
         clock: Callable[[], float],
         hung: float,
@@ -82,7 +82,8 @@ class Removals:
     async def _hung(self, lease: str, container_id: str) -> None:
         """The stop does not end. Where the engine itself is well, the devices are not."""
         try:
-            if await self._engine.look_at(container_id) is not None:
+            seen = await self._engine.look_at(container_id)
+            if seen is not None and seen.certain:
                 note = f"container {container_id[:12]} can't be stopped; reboot the machine"
                 await self._actor.post(StopHung(lease_id=lease, note=note))
         except (EngineError, LedgerError) as error:
