@@ -16,16 +16,15 @@ from .dockerspawner import GPUDockerSpawner
 from .errors import ConfigError, GPUSpawnerError
 from .kinds import odd_number, one_line
 from .spawner import GPUSpawnerMixin
+from .swarmspawner import GPUSwarmSpawner
 
+_SWARM = GPUSwarmSpawner.__module__
 _PACKAGE = __name__.rpartition(".")[0]
 
 
 def check_spawner(c: Any) -> None:
     """Try every option of the spawner's sections in ``c``. ConfigError: one line, by name."""
-    chosen = c.JupyterHub.get("spawner_class")
-    cls = GPUDockerSpawner
-    if isinstance(chosen, type) and issubclass(chosen, GPUSpawnerMixin):
-        cls = chosen
+    cls = spawner_class(c)
     for kind in cls.mro():
         section = kind.__name__
         if not issubclass(kind, Configurable) or section not in c:
@@ -40,6 +39,16 @@ def check_spawner(c: Any) -> None:
                     raise ConfigError(f"c.{section}.{name}: {odd}")
             elif ours:
                 raise _unknown(section, name, known)
+
+
+def spawner_class(c: Any) -> type[GPUSpawnerMixin]:
+    """The spawner of ours that the config asks for, by class, path or entry point."""
+    chosen = c.JupyterHub.get("spawner_class")
+    if isinstance(chosen, type) and issubclass(chosen, GPUSpawnerMixin):
+        return chosen
+    if isinstance(chosen, str) and chosen in ("gpu-swarm", f"{_SWARM}.GPUSwarmSpawner"):
+        return GPUSwarmSpawner
+    return GPUDockerSpawner
 
 
 def _try(cls: type[HasTraits], section: str, name: str, value: Any) -> None:

@@ -8,6 +8,10 @@ CDI_KIND = "nvidia.com/gpu"
 #: where a simulated device shows in a container, one file each
 MARKER_DIR = "/run/gpus"
 
+#: where NVIDIA's toolkit reads the wanted devices from mounts (its option
+#: ``accept-nvidia-visible-devices-as-volume-mounts``), one file each
+TOOLKIT_MOUNTS = "/var/run/nvidia-container-devices"
+
 
 def qualified(device_id: str) -> str:
     """The fully qualified CDI name: ``nvidia.com/gpu=GPU-…``."""

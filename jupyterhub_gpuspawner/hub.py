@@ -20,12 +20,13 @@ from typing import Any
 from traitlets.config import Config, LazyConfigValue
 
 from .client import BOOT_ID
-from .config_check import check_spawner
+from .config_check import check_spawner, spawner_class
 from .errors import ConfigError
 from .kinds import one_line
 from .profiles import parse_profiles
 from .service.options import DEFAULT_PORT, GPUScheduler
 from .service.service_token import service_token
+from .swarmspawner import GPUSwarmSpawner
 
 SERVICE = "gpus"
 PREFIX = f"/services/{SERVICE}/"
@@ -44,7 +45,7 @@ PASSED_ON = (
 )
 
 #: config sections that may hold a profile list
-SPAWNERS = ("GPUDockerSpawner", "GPUSpawnerMixin")
+SPAWNERS = ("GPUSwarmSpawner", "GPUDockerSpawner", "GPUSpawnerMixin")
 
 
 def setup(c: Any) -> None:
@@ -63,6 +64,7 @@ def setup(c: Any) -> None:
 def _setup(c: Any) -> None:
     _check_profiles(c)
     check_spawner(c)
+    _match_engine(c)
     options = GPUScheduler(config=Config({"GPUScheduler": dict(c.GPUScheduler)}))
     host, port = options.bind() if options.url else ("127.0.0.1", DEFAULT_PORT)
     state = options.state_path
@@ -78,6 +80,20 @@ def _setup(c: Any) -> None:
     _add_roles(c)
     _point_spawners(c, url + PREFIX, options.token_path)
     _adapt_hub(c)
+
+
+def _match_engine(c: Any) -> None:
+    """Servers as Swarm services need a scheduler of the whole Swarm, and it needs them."""
+    swarm = issubclass(spawner_class(c), GPUSwarmSpawner)
+    found = c.GPUScheduler.get("discovery")
+    if swarm and found is None:
+        c.GPUScheduler.discovery = "swarm"
+    elif swarm and found != "swarm":
+        raise ConfigError(f"GPUScheduler.discovery is {found!r}; with gpu-swarm it must be 'swarm'")
+    elif found == "swarm" and not swarm:
+        raise ConfigError(
+            "GPUScheduler.discovery is 'swarm': set c.JupyterHub.spawner_class = 'gpu-swarm'"
+        )
 
 
 def _make_token(options: GPUScheduler) -> None:

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ class TrialError(Exception):
     """The Hub did not do what it must; the text is for people."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """Where a Hub runs."""
+
+    #: that it listens on
+    address: str = "127.0.0.1"
+    #: a command before the Hub's that brings it there, e.g. ``nsenter …``
+    enter: Sequence[str] = ()
+
+
 class TrialHub:
     """A Hub with temporary state.
 
@@ -61,6 +72,8 @@ class TrialHub:
         More environment variables, e.g. ``DOCKER_HOST`` and ``GPUS_BRIDGE_IP``.
     python:
         The interpreter whose JupyterHub runs.
+    site:
+        Where it runs and listens.
     """
 
     def __init__(
@@ -71,17 +84,21 @@ class TrialHub:
         after: str = "",
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
+        site: Site | None = None,
     ) -> None:
+        site = site or Site()
         self.state = Path(tempfile.mkdtemp(prefix="gpus-trial-"))
         self.password = secrets.token_urlsafe(16)
         self.admin_password = secrets.token_urlsafe(32)
         ports = _free_ports(len(PORTS))
-        self.base = f"http://127.0.0.1:{ports[0]}"
-        self.service = f"http://127.0.0.1:{ports[3]}/services/gpus"
+        self.base = f"http://{site.address}:{ports[0]}"
+        self.service = f"http://{site.address}:{ports[3]}/services/gpus"
         self._python = python
+        self._enter = tuple(site.enter)
         self._env = {
             **os.environ,
             **dict(zip(PORTS, map(str, ports), strict=True)),
+            "GPUS_BIND": site.address,
             "GPUS_STATE_DIR": str(self.state),
             "GPUS_PASSWORD": self.password,
             "GPUS_ADMIN_PASSWORD": self.admin_password,
@@ -114,7 +131,7 @@ class TrialHub:
 
     def start(self) -> None:
         """Start it, and wait until hub and scheduler answer."""
-        command = [self._python, "-m", "jupyterhub", "--config", str(self.config)]
+        command = [*self._enter, self._python, "-m", "jupyterhub", "--config", str(self.config)]
         with open(self.state / "hub.log", "ab") as log:
             self._process = subprocess.Popen(
                 command,

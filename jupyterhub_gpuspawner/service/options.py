@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from ..discovery.simulated import simulated_devices
 from ..discovery.static import parse_devices
 from ..errors import ConfigError
 from ..kinds import DatabaseURL, EngineURL, FilePath, odd_number, one_line
+from ..scheduler.models import Settings
 from .options_policy import PolicyOptions
 from .traits import Seconds, parse_bind
 
-DISCOVERY = ("auto", "nvml", "simulated", "static", "none")
+DISCOVERY = ("auto", "nvml", "simulated", "static", "none", "swarm")
 #: where the service listens when neither the Hub nor the admin says so
 DEFAULT_PORT = 8750
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?", re.ASCII)
@@ -153,7 +155,10 @@ class GPUScheduler(PolicyOptions):
         ``auto``: NVIDIA's driver library if it finds GPUs, else the simulated ones if
         ``simulate`` is above 0, else none. ``nvml``: the driver library or nothing.
         ``simulated``: ``simulate`` GPUs that don't exist. ``static``: ``static_devices``.
-        ``none``: no GPUs; only memory and CPU are managed.
+        ``none``: no GPUs; only memory and CPU are managed. ``swarm``: all nodes of the Docker
+        Swarm whose manager is ``docker_host``, with the GPUs in their
+        ``node-generic-resources``; for servers of ``GPUSwarmSpawner``, where ``setup(c)`` sets
+        it.
 
         .. versionadded:: 0.1
         """,
@@ -283,6 +288,14 @@ class GPUScheduler(PolicyOptions):
         if proposal.value:
             parse_bind(proposal.value)
         return str(proposal.value)
+
+    def settings(self) -> Settings:
+        """The numbers that the scheduler itself needs."""
+        settings = super().settings()
+        if self.discovery == "swarm" and settings.cpu_overcommit is None:
+            # Swarm itself refuses more: a limit there is a reservation too
+            settings = replace(settings, cpu_overcommit=1.0)
+        return settings
 
     def _check_together(self) -> None:
         """Options that only make sense together, and those whose reader is another module."""

@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..engine.events import EngineEvents
 from ..engine.pool import EnginePool
+from ..engine.service_watch import SwarmEvents
 from ..errors import LedgerError, LedgerFenced
 from ..scheduler import events
 from ..scheduler.decisions import Decision, LeaseStored
@@ -20,13 +21,15 @@ from . import waiting
 from .actor import Actor, Store
 from .clock import SteadyClock
 from .desk import Desk, Phase, Status
-from .engine_view import EngineView
-from .inventory import Inventory, make_sources
+from .engine_view import EngineView, WorldView
+from .inventory import Inventory, SwarmInventory, make_sources
 from .networks import NetworkKeeper, Pace
 from .options import GPUScheduler
 from .reconcile import Graces
 from .reconciler import Reconciler, Scope
 from .requeue import HubStarter, Requeue
+from .swarm_reconciler import SwarmReconciler
+from .swarm_view import SwarmView
 from .words import REASONS, Announcer
 
 log = logging.getLogger("gpus")
@@ -53,7 +56,7 @@ class Outside:
     #: opens the ledger; blocks; LedgerError
     open_ledger: Callable[[], LedgerLike]
     #: ledger id -> what the service does with the engine
-    engine: Callable[[str], EngineView]
+    engine: Callable[[str], WorldView]
     #: ledger id -> the engine's events
     events: Callable[[str], EngineEvents]
     #: asks the Hub to start servers again; None = there is no Hub to ask
@@ -142,13 +145,18 @@ class Runtime:
         options, desk, clock = self._options, self._desk, self._outside.clock
         actor = Actor(ledger, options.settings(), clock=clock, on_fenced=self._on_fenced)
         local = not options.docker_host or options.docker_host.startswith("unix:")
-        desk.inventory = Inventory(
-            sources=make_sources(options, self._containers),
-            cdi_dir=options.cdi_dir,
-            local_engine=local,
+        swarm = options.discovery == "swarm"
+        desk.inventory = (
+            SwarmInventory()
+            if swarm
+            else Inventory(
+                sources=make_sources(options, self._containers),
+                cdi_dir=options.cdi_dir,
+                local_engine=local,
+            )
         )
         engine = self._outside.engine(ledger.id)
-        desk.reconciler = Reconciler(
+        desk.reconciler = (SwarmReconciler if swarm else Reconciler)(
             actor,
             engine,
             desk.inventory,
@@ -167,8 +175,10 @@ class Runtime:
             "reconcile": desk.reconciler.run(),
             "events": desk.reconciler.follow(self._outside.events(ledger.id)),
             "clock": self._tick(actor),
-            "networks": NetworkKeeper(actor, engine, _pace(options), clock).run(),
         }
+        if not swarm:  # a Swarm has no networks of users
+            keeper = NetworkKeeper(actor, cast(EngineView, engine), _pace(options), clock)
+            parts["networks"] = keeper.run()
         if self._outside.hub is not None:
             parts["requeue"] = Requeue(desk, self._outside.hub).run()
         return parts
@@ -243,12 +253,14 @@ class Runtime:
 def real_outside(options: GPUScheduler, pool: EnginePool, hub: HubStarter | None) -> Outside:
     """The real ledger and engine of the options."""
     host = options.docker_host or None
+    swarm = options.discovery == "swarm"
+    view, events_of = (SwarmView, SwarmEvents) if swarm else (EngineView, EngineEvents)
     return Outside(
         open_ledger=lambda: Ledger.open(options.ledger),
-        engine=lambda ledger: EngineView(
+        engine=lambda ledger: view(
             pool, ledger, options.stop_grace, exclusive=options.claim_engine
         ),
-        events=lambda ledger: EngineEvents(ledger, host),
+        events=lambda ledger: events_of(ledger, host),
         hub=hub,
     )
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 
 import docker
 import pytest
 
+from deploy.quickstart.person import Person
+from deploy.quickstart.trial import wait_for
+from tests.auditor import Auditor
+from tests.hub.conftest import stop_all
+from tests.swarm.hubs import SwarmHub, run_hub
 from tests.testbed import rootfs
 from tests.testbed.swarm import Swarm
 
@@ -31,3 +37,40 @@ def manager(swarm: Swarm) -> Iterator[docker.DockerClient]:
     """A client of the manager's engine."""
     with swarm.client() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def hub(swarm: Swarm) -> Iterator[SwarmHub]:
+    """A Hub on the Swarm, one for the tests of a module."""
+    yield from run_hub(swarm)
+
+
+@pytest.fixture
+def auditor(swarm: Swarm, hub: SwarmHub) -> Iterator[Auditor]:
+    """Hears each node's own engine while a test runs, and judges what must hold at any time."""
+    watcher = Auditor([str(node.socket) for node in swarm.nodes], hub.summary()["ledger"])
+    with watcher.watching():
+        yield watcher
+    verdict = watcher.judge()
+    assert verdict.ok, verdict
+
+
+@pytest.fixture
+def somebody(swarm: Swarm, hub: SwarmHub) -> Iterator[Callable[..., Person]]:
+    """Makes a new user who is logged in; their servers are stopped at the end."""
+    made: list[Person] = []
+
+    def make(prefix: str = "user") -> Person:
+        person = hub.person(f"{prefix}-{uuid.uuid4().hex[:8]}")
+        made.append(person)
+        return person
+
+    yield make
+    for node in swarm.nodes:
+        node.plug()
+        if not node.answers():
+            node.restart()
+    wait_for("all nodes", 150, swarm.answers)
+    for person in made:
+        stop_all(person)
+    wait_for("free GPUs", 60, lambda: not hub.busy())

@@ -371,8 +371,10 @@ class FakeWatch:
         self.followers.pop(container_id, None)
 
 
-class Spawner(GPUDockerSpawner):
-    """The real spawner, whose pool, watch and scheduler are the world's."""
+class Wired:
+    """A real spawner whose pool, watch and scheduler are the world's."""
+
+    user: Any
 
     @property
     def world(self) -> Any:
@@ -388,6 +390,10 @@ class Spawner(GPUDockerSpawner):
 
     def _watch(self, ledger: str) -> Any:
         return self.world.watch
+
+
+class Spawner(Wired, GPUDockerSpawner):
+    """The spawner for one Docker engine."""
 
 
 @lru_cache
@@ -425,16 +431,23 @@ def _new_orm_user() -> orm.User:
 
 
 def spawner_of(
-    world: World, options: dict[str, Any] | None = None, *, name: str = "", groups: tuple = ()
-) -> Spawner:
+    world: World,
+    options: dict[str, Any] | None = None,
+    *,
+    name: str = "",
+    groups: tuple = (),
+    cls: type = Spawner,
+) -> Any:
     """The spawner of a new user's default server, as the Hub makes it; it is in mid-spawn."""
-    user = new_user(world, options, name)
+    user = new_user(world, options, name, cls)
     for group in groups:
         user.orm_user.groups.append(orm.Group(name=group))
     return in_mid_spawn(user)
 
 
-def new_user(world: World, options: dict[str, Any] | None = None, name: str = "") -> User:
+def new_user(
+    world: World, options: dict[str, Any] | None = None, name: str = "", cls: type = Spawner
+) -> User:
     """A user of a Hub with these options of ``GPUDockerSpawner``."""
     config = Config()
     values = {"image": "stub", "gpus": 1, "mem_limit": "64M", **(options or {})}
@@ -442,7 +455,7 @@ def new_user(world: World, options: dict[str, Any] | None = None, name: str = ""
     world.watch = FakeWatch()  # type: ignore[attr-defined]
     settings = {
         "world": world,
-        "spawner_class": Spawner,
+        "spawner_class": cls,
         "config": config,
         "hub": Hub(ip="127.0.0.1", port=8081, base_url="/hub/"),
         "base_url": "/",

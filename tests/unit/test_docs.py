@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -25,6 +26,7 @@ from jupyterhub_gpuspawner.scheduler.models import Limits, Reason, Settings
 from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.spawner import GPUSpawnerMixin
+from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 from jupyterhub_gpuspawner.user_network import UserNetworkTraits
 from tests.unit.scheduler_world import GIB, World, gpu
 
@@ -36,6 +38,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SECTIONS = {
     "Authenticator": Authenticator,
     "GPUDockerSpawner": GPUDockerSpawner,
+    "GPUSwarmSpawner": GPUSwarmSpawner,
     "GPUSpawnerMixin": GPUSpawnerMixin,
     "GPUScheduler": GPUScheduler,
 }
@@ -105,6 +108,8 @@ def test_every_option_of_ours_is_documented_and_every_documented_one_exists() ->
     parts = (GPUSpawnerMixin, LimitTraits, SchedulerLink, UserNetworkTraits, GPUDockerSpawner)
     for cls in parts:
         ours |= {f"GPUDockerSpawner.{name}" for name in cls.class_own_traits(config=True)}
+    swarms = GPUSwarmSpawner.class_own_traits(config=True)
+    ours |= {f"GPUSwarmSpawner.{name}" for name in swarms}
     inherited = {f"GPUDockerSpawner.{n}" for n in ("mem_limit", "cpu_limit")}
     assert documented == ours - inherited
 
@@ -335,7 +340,11 @@ def test_every_page_is_reachable_from_the_index() -> None:
             assert f"({page.relative_to(DOCS)}" in index, page
 
 
-def test_the_pages_say_that_swarm_is_not_there_while_it_is_not() -> None:
-    there = importlib.util.find_spec("jupyterhub_gpuspawner.swarmspawner") is not None
-    said = "Swarm is not there yet" in read("docs/explanation/not-enforced.md")
-    assert said is not there
+def test_every_spawner_that_the_package_offers_is_there_and_documented() -> None:
+    offered = re.findall(
+        r'^([\w-]+) = "(\w+(?:\.\w+)*):(\w+)"$', read("pyproject.toml"), re.MULTILINE
+    )
+    assert {name for name, _, _ in offered} == {"gpu-docker", "gpu-swarm"}
+    for name, module, cls in offered:
+        assert issubclass(getattr(importlib.import_module(module), cls), GPUSpawnerMixin)
+        assert f"`{name}`" in read("CHANGELOG.md")

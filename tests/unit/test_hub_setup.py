@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from traitlets.config import Config
 from jupyterhub_gpuspawner.errors import ConfigError
 from jupyterhub_gpuspawner.hub import SERVICE, SERVICE_SCOPES, USER_SCOPE, setup
 from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
+from jupyterhub_gpuspawner.service.options import GPUScheduler
+from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
+
+GPUSWARM_PATH = "jupyterhub_gpuspawner.swarmspawner.GPUSwarmSpawner"
 
 
 @pytest.fixture
@@ -202,3 +207,41 @@ def test_ranges_for_users_networks_may_be_appended(c: Any, extra: str, fits: boo
         return
     with pytest.raises(SystemExit, match="no range"):
         setup(c)
+
+
+@pytest.mark.parametrize("chosen", ["gpu-swarm", GPUSwarmSpawner, GPUSWARM_PATH])
+def test_servers_on_a_swarm_get_a_scheduler_of_the_whole_swarm(c: Any, chosen: Any) -> None:
+    c.JupyterHub.spawner_class = chosen
+    setup(c)
+    (service,) = c.JupyterHub.services
+    options = json.loads(Path(service["command"][-1]).read_text())
+    assert options["GPUScheduler"]["discovery"] == "swarm"
+
+
+@pytest.mark.parametrize(
+    "spawner,discovery,words",
+    [
+        ("gpu-swarm", "simulated", "with gpu-swarm it must be 'swarm'"),
+        ("gpu-docker", "swarm", "set c.JupyterHub.spawner_class = 'gpu-swarm'"),
+    ],
+)
+def test_spawner_and_scheduler_of_different_worlds_do_not_start(
+    c: Any, spawner: str, discovery: str, words: str
+) -> None:
+    c.JupyterHub.spawner_class = spawner
+    c.GPUScheduler.discovery = discovery
+    with pytest.raises(SystemExit, match=words):
+        setup(c)
+
+
+def test_options_of_the_swarm_spawner_are_checked_at_the_start(c: Any) -> None:
+    c.JupyterHub.spawner_class = "gpu-swarm"
+    c.GPUSwarmSpawner.home_driverr = "x"
+    with pytest.raises(SystemExit, match=r"home_driverr.*did you mean home_driver\?"):
+        setup(c)
+
+
+def test_swarm_itself_bounds_the_processors(c: Any) -> None:
+    assert GPUScheduler(config=Config({"GPUScheduler": {"discovery": "swarm"}})).settings() == (
+        replace(GPUScheduler().settings(), cpu_overcommit=1.0)
+    )

@@ -1,0 +1,67 @@
+"""Whose Swarm this is: one scheduler's ledger for each Swarm.
+
+As :mod:`.owner` does it with a volume of an engine, here with a *config* of the Swarm: it is the
+same for every manager, and its name is unique.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import docker
+import docker.errors
+
+from ..errors import EngineConflict, EngineError
+from . import labels
+from .labels import Kind
+
+#: name of the Swarm's config that says which ledger owns the Swarm
+OWNER_CONFIG = "gpus-owner"
+
+
+def claim_swarm(client: docker.DockerClient, ledger_id: str) -> dict[str, Any]:
+    """Claim the Swarm for a ledger, or see that it is claimed; Docker's ``/info``.
+
+    Raises
+    ------
+    EngineError
+        The engine is no manager of a Swarm.
+    EngineConflict
+        Another ledger owns the Swarm.
+    """
+    info = cast("dict[str, Any]", client.api.info())
+    if not (info.get("Swarm") or {}).get("ControlAvailable"):
+        raise EngineError(
+            "docker_host is not a manager of a Swarm ('docker info' says so): use one, or run "
+            "'docker swarm init'",
+            "The Swarm's manager does not answer. Please tell your administrator.",
+        )
+    try:
+        client.api.create_config(
+            OWNER_CONFIG, ledger_id.encode(), labels=labels.owner_labels(ledger_id)
+        )
+    except docker.errors.APIError as error:
+        if error.status_code != 409:
+            raise
+    holder = swarm_owner(client)
+    if holder != ledger_id:
+        whose = f"ledger {holder}" if holder else "something that is not a scheduler's ledger"
+        raise EngineConflict(
+            f"this Swarm belongs to {whose}, not to ledger {ledger_id}: nothing is granted on "
+            f"it. If that installation is gone, remove its services and run "
+            f"'docker config rm {OWNER_CONFIG}'",
+            "The machines' GPUs belong to another installation. Please tell your administrator.",
+        )
+    return info
+
+
+def swarm_owner(client: docker.DockerClient) -> str | None:
+    """Return the id of the ledger that owns the Swarm; None = nobody, or no ledger of ours."""
+    try:
+        config = cast("dict[str, Any]", client.api.inspect_config(OWNER_CONFIG))
+    except docker.errors.NotFound:
+        return None
+    found: dict[str, str] = (config.get("Spec") or {}).get("Labels") or {}
+    if found.get(labels.KIND) != Kind.OWNER.value:
+        return None
+    return found.get(labels.LEDGER) or None

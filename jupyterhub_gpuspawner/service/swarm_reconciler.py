@@ -1,0 +1,134 @@
+"""Compares ledger and Swarm: one manager, many nodes, a service for each server.
+
+The rules are :func:`.reconcile.plan`'s. What the manager says about a node that is not ready is
+what it heard last: its leases become uncertain, nothing is released and nothing is stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..discovery import swarm
+from ..discovery.base import Report
+from ..discovery.engine import Plan
+from ..engine import tasks
+from ..engine.observe import Observation
+from ..scheduler import events
+from ..scheduler.models import Admin, Lease, NodeState
+from ..scheduler.state import SchedulerState
+from . import inventory as inv
+from .actor import Actor
+from .engine_view import Seen, WorldView
+from .reconciler import Reconciler
+from .swarm_view import Held, SwarmSeen, SwarmView
+
+log = logging.getLogger("gpus.reconcile")
+
+#: seconds until the next look while a service is gone and its container is not known to be
+WATCHED = 1.0
+
+
+class SwarmReconciler(Reconciler):
+    """Keeps the leases and services of a whole Swarm in agreement."""
+
+    #: names of the nodes that were ready at the last look
+    _ready_nodes: frozenset[str] = frozenset()
+    #: services that are gone without proof
+    _vanished: frozenset[str] = frozenset()
+
+    def __init__(self, actor: Actor, engine: WorldView, *others: Any) -> None:
+        super().__init__(actor, engine, *others)
+        assert isinstance(engine, SwarmView)
+        self._view = engine
+        engine.recall = self._recall
+
+    async def _recall(self, service_id: str) -> Held | None:
+        def look(state: SchedulerState) -> Held | None:
+            lease = state.tables.leases.get(state.tables.lease_of_container.get(service_id, ""))
+            return Held(node=lease.node, granted_at=lease.granted_at) if lease else None
+
+        return await self._actor.read(look)
+
+    # -- what differs ------------------------------------------------------------------------
+
+    def _mine(self, lease: Lease) -> bool:
+        return True
+
+    def _home_of(self, container: Observation) -> str:
+        return container.node or self._node
+
+    def _nodes(self) -> Iterable[str]:
+        return sorted(self._ready_nodes)
+
+    def _until_due(self) -> float:
+        return WATCHED if self._vanished else super()._until_due()
+
+    async def _silence(self) -> None:
+        for name in await self._actor.read(lambda state: sorted(state.tables.nodes)):
+            await self._actor.post(events.NodeChanged(node=name, state=NodeState.SILENT))
+
+    async def _act(self, seen: tuple[Observation, ...], only: frozenset[str] | None) -> bool:
+        gone = frozenset(one.container_id for one in seen if one.state == "removing")
+        self._vanished = gone if only is None else (self._vanished - only) | gone
+        return await super()._act(seen, only)
+
+    async def _report(self, info: Mapping[str, Any], version: str, seen: Seen) -> None:
+        """Tell the scheduler what each node has; a node that is not ready is silent."""
+        assert isinstance(seen, SwarmSeen)
+        taken_at = self._clock()
+        recorded = await self._actor.read(lambda state: frozenset(state.tables.lease_of_container))
+        self._view.forget(recorded | {one.container_id for one in seen.ours})
+        listed = {name: node for node, name in seen.nodes}
+        ready = {name: node for name, node in listed.items() if tasks.is_ready(node)}
+        reports = {name: swarm.report(node, name) for name, node in ready.items()}
+        devices = [device for report in reports.values() for device, _ in report.devices]
+        self._inventory.injections = {one.id: swarm.injection(one) for one in devices}
+        silent = await self._actor.read(lambda state: sorted(set(state.tables.nodes) - set(ready)))
+        for name in silent:
+            if name in self._ready_nodes or only_up(await self._actor.read(_states), name):
+                log.warning("%s: not ready in the Swarm; nothing of it is known", name)
+            await self._actor.post(events.NodeChanged(node=name, state=NodeState.SILENT))
+        for name, report in reports.items():
+            await self._report_node(report, seen, taken_at)
+            await self._follow_admin(name, swarm.admin(ready[name]))
+        self._ready_nodes = frozenset(ready)
+
+    async def _report_node(self, report: Report, seen: SwarmSeen, taken_at: float) -> None:
+        def make(state: SchedulerState) -> events.NodeReported:
+            devices = [device for device, _ in report.devices]
+            foreign = inv.foreign_use(
+                [*seen.ours, *seen.others], state.tables.leases.values(), devices
+            )
+            return events.NodeReported(
+                node=report.node,
+                devices=inv.merged(report, _PLAIN, foreign, frozenset(d.id for d in devices)),
+                taken_at=taken_at,
+            )
+
+        await self._actor.post(make)
+
+    async def _follow_admin(self, node: str, admin: Admin) -> None:
+        """``docker node update --availability`` is the admin's word about a node."""
+
+        def make(state: SchedulerState) -> events.AdminAsked | None:
+            known = state.tables.nodes.get(node)
+            if known is None or known.admin is admin:
+                return None
+            return events.AdminAsked(admin=admin, node=node)
+
+        await self._actor.post(make)
+
+
+#: no device of a Swarm has a problem that the engine's ``/info`` tells
+_PLAIN = Plan(injections={}, problems={})
+
+
+def _states(state: SchedulerState) -> dict[str, NodeState]:
+    return {name: node.state for name, node in state.tables.nodes.items()}
+
+
+def only_up(states: dict[str, NodeState], name: str) -> bool:
+    """Whether the ledger still has the node as up."""
+    return states.get(name) is NodeState.UP

@@ -1,0 +1,217 @@
+"""GPU servers as services of a Docker Swarm: one scheduler over many machines.
+
+The order of a start and of an end is :class:`~.dockerspawner.GPUDockerSpawner`'s; a server is a
+Swarm service with one task, made, scaled and ended by :mod:`.engine.services`. Talks to a
+*manager* of the Swarm only. Nothing of the stock ``SwarmSpawner`` is used: it waits for rejected
+tasks, takes tasks that are about to run for ended ones, and has Swarm start ended ones again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from traitlets import Bool, Dict, Unicode, default
+
+from .client import Granted
+from .docker_spec import limits_of
+from .dockerspawner import GPUDockerSpawner
+from .engine import services
+from .engine.service_spec import ServiceSpec
+from .engine.service_watch import SwarmWatch
+from .engine.services import Progress
+from .errors import ConfigError, DeviceMissing, EngineError, ImageMissing, ServerDied
+from .profiles import ResolvedProfile
+from .swarm_spec import build_spec
+
+#: seconds between two looks at a task that starts
+LOOK_PAUSE = 0.1
+#: seconds that Swarm may find no suitable node: it hears a moment late that a GPU is free
+NO_NODE_PATIENCE = 1.0
+#: seconds between two lists of all services
+LIST_INTERVAL = 5.0
+#: the command of an image, where the Hub has arguments for it
+SERVER_COMMAND = "jupyterhub-singleuser"
+
+_watches: dict[tuple[int, str], SwarmWatch] = {}
+
+
+class GPUSwarmSpawner(GPUDockerSpawner):
+    """Start each server as a Swarm service with exactly the GPUs that were leased to it.
+
+    Takes the options of ``GPUDockerSpawner`` too, but those that a service has nothing for
+    (``extra_create_kwargs``, ``extra_host_config``, ``links``) are refused.
+    """
+
+    verbs = services
+
+    home_driver = Unicode(
+        "local",
+        config=True,
+        help="""
+        Volume driver of the users' homes.
+
+        A name; the driver has to be on every node. With ``local`` and without
+        ``home_options`` a home is on one node only: see ``home_per_node``.
+
+        .. versionadded:: 0.2
+        """,
+    )
+
+    home_options = Dict(
+        value_trait=Unicode(),
+        key_trait=Unicode(),
+        config=True,
+        help="""
+        Options of the volume driver of the users' homes.
+
+        A dict of texts. ``{volume}`` in a value becomes the volume's name. Example, for a
+        folder of each user on an NFS server that all nodes reach (the folders have to exist)::
+
+            c.GPUSwarmSpawner.home_options = {
+                "type": "nfs",
+                "o": "addr=10.0.0.5,rw,nfsvers=4",
+                "device": ":/homes/{volume}",
+            }
+
+        .. versionadded:: 0.2
+        """,
+    )
+
+    home_per_node = Bool(
+        False,
+        config=True,
+        help="""
+        Whether a user may have another home on each node.
+
+        A volume of the driver ``local`` without options exists on one node: a user whose next
+        server is on another node finds an empty home there. True says that this is wanted.
+        False (the default): such a configuration is refused; set ``home_options`` or
+        ``home_driver`` to one that all nodes share, or ``home_path`` to nothing.
+
+        .. versionadded:: 0.2
+        """,
+    )
+
+    @default("network_name")
+    def _overlay(self) -> str:
+        return "gpus"
+
+    @default("user_networks")
+    def _one_network(self) -> bool:
+        return False
+
+    async def user_network(self, ledger: str) -> str | None:
+        """None: all servers share the overlay network."""
+        return None
+
+    # -- before the lease ------------------------------------------------------------------
+
+    async def prepare(self, resolved: ResolvedProfile) -> None:
+        """Check what a service can't have. Images are the nodes' own: Swarm has them pull."""
+        self.kernel_limits = limits_of(resolved)
+        self._image_command = None
+        for name in ("extra_create_kwargs", "extra_host_config", "links"):
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{type(self).__name__}.{name}: a Swarm service has nothing like it; remove it",
+                    "This Hub is not set up right. Please tell an administrator.",
+                )
+        if self.home_path and not (self.home_per_node or self._homes_are_shared):
+            raise ConfigError(
+                f"{type(self).__name__}: homes of the driver 'local' without home_options exist "
+                "on one node only. Set home_options or home_driver, or home_per_node=True, or "
+                "home_path=''",
+                "Your home would be on one machine only, and this Hub is not set up for that. "
+                "Please tell an administrator.",
+            )
+
+    @property
+    def _homes_are_shared(self) -> bool:
+        return self.home_driver != "local" or bool(self.home_options)
+
+    async def get_command(self) -> list[str]:
+        """The server's command line; empty = the image's own."""
+        arguments = self.get_args()
+        if self.cmd:
+            return [*self.cmd, *arguments]
+        return [SERVER_COMMAND, *arguments] if arguments else []
+
+    async def build_spec(self, granted: Granted) -> ServiceSpec:  # type: ignore[override]
+        """The service for a lease."""
+        return await build_spec(self, granted, self.kernel_limits)
+
+    # -- start -----------------------------------------------------------------------------
+
+    async def await_started(self, container_id: str) -> None:
+        """Return when the task runs, with exactly the leased devices.
+
+        Raises
+        ------
+        ServerDied, ImageMissing, EngineError
+            It does not run; with Swarm's own words.
+        DeviceMissing
+            Swarm gave it other devices. It is removed again; the lease stays what it is.
+        """
+        loop = asyncio.get_running_loop()
+        said, patience = "", 0.0
+        while True:
+            seen = await self._progress_of(container_id)
+            if seen.state == "running":
+                return self._check_devices(seen)
+            if seen.over:
+                raise await self._not_started(container_id, seen)
+            if seen.state == "pending" and seen.words:
+                patience = patience or loop.time() + NO_NODE_PATIENCE
+                if loop.time() > patience:
+                    raise self._refused(seen)
+            if seen.state != said:
+                said = seen.state
+                self.say(60, f"Docker Swarm: {said}")
+            await asyncio.sleep(LOOK_PAUSE)
+
+    async def _progress_of(self, service_id: str) -> Progress:
+        return await self.engine(services.progress, service_id, self.network_name)
+
+    def _check_devices(self, seen: Progress) -> None:
+        leased = sorted(device.id for device in self.granted().devices)
+        if sorted(seen.assigned) != leased:
+            raise DeviceMissing(
+                f"{self._log_name}: Swarm assigned {', '.join(seen.assigned) or 'nothing'}, the "
+                f"lease has {', '.join(leased) or 'nothing'}; the new task is removed",
+                "Docker Swarm gave your server other GPUs than it was granted. Please tell an "
+                "administrator.",
+            )
+
+    async def _not_started(self, service_id: str, seen: Progress) -> EngineError:
+        if seen.state in ("complete", "failed", "shutdown"):
+            report = await self.engine(services.exit_report, service_id)
+            if report is None or report.exit_code is not None:
+                return self.ending.death(report)
+        return self._refused(seen)
+
+    def _refused(self, seen: Progress) -> EngineError:
+        words = seen.words or "no reason given"
+        log = f"{self._log_name}: task {seen.state}: {words}"
+        user = f"Docker Swarm can't start your server ({seen.state}): {words}"
+        if "no such image" in words.lower():
+            return ImageMissing(log, user)
+        return ServerDied(log, user) if seen.over else EngineError(log, user)
+
+    async def get_ip_and_port(self) -> tuple[str, int]:
+        """The task's address on the overlay network, and the server's port."""
+        seen = await self._progress_of(self.object_id)
+        if not seen.address:
+            raise EngineError(
+                f"{self._log_name}: its task has no address on network {self.network_name}",
+                "Your server has no address. Start it again.",
+            )
+        return seen.address, self.port
+
+    # -- while it runs -----------------------------------------------------------------------
+
+    def _watch(self, ledger: str) -> SwarmWatch:
+        key = (id(self.pool), ledger)
+        if key not in _watches:
+            _watches[key] = SwarmWatch(self.pool, ledger, interval=LIST_INTERVAL)
+        _watches[key].start()
+        return _watches[key]

@@ -1,0 +1,44 @@
+"""The commands of docs/howto/swarm.md, run on the testbed's Swarm."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.swarm.hubs import clear
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "swarm.md"
+RUN = re.compile(r"<!-- run on the testbed -->\n```bash\n(.*?)```", re.DOTALL)
+
+
+def test_every_command_of_the_page_works_on_a_real_swarm(swarm, manager):
+    if shutil.which("docker") is None:
+        pytest.skip("Docker's command is not on this machine")
+    clear(manager)
+    lines = [line for block in RUN.findall(PAGE.read_text()) for line in block.splitlines()]
+    assert len(lines) >= 7
+    try:
+        for line in lines:
+            done = subprocess.run(
+                ["docker", "--host", swarm.manager.base_url, *shlex.split(line)[1:]],
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+        assert manager.networks.list(names=["gpus"])[0].attrs["Driver"] == "overlay"
+        (node,) = manager.api.nodes(filters={"name": "node2"})
+        assert node["Spec"]["Labels"]["jupyterhub-gpuspawner.gpu-model"] == "NVIDIA A100"
+    finally:
+        restore(manager)
+        clear(manager)
+
+
+def restore(manager):
+    for node in manager.api.nodes():
+        spec = {**node["Spec"], "Availability": "active", "Labels": {}}
+        manager.api.update_node(node["ID"], node["Version"]["Index"], spec)
