@@ -126,7 +126,7 @@ class Capacity:
         self._kinds: dict[tuple[object, ...], Kind] = {}
         #: stands for "no device at all": every open node is filed here
         self._nothing = Kind(sample=Device(id="", node=""))
-        self._shelf_of: dict[str, tuple[str, Kind]] = {}
+        self._shelf_of: dict[str, tuple[Device, Kind]] = {}
         #: nodes with several kinds, which together may do where no single one does
         self._mixed: set[str] = set()
         self._wants: dict[GPURequest, Want] = {}
@@ -153,32 +153,38 @@ class Capacity:
 
     def _look_at(self, device: Device) -> set[str]:
         """Put the device where it belongs; returns the nodes that this concerns."""
-        kind = self._kind(device)
-        where = (device.node, kind)
         before = self._shelf_of.get(device.id)
-        if before != where:
+        nodes = {device.node}
+        if before is None or before[0] is not device:
             if before is not None:
-                self._take_off(device.id, *before)
-            self._shelf_of[device.id] = where
-        room = self._room(device.node)
-        shelf = room.shelves.setdefault(kind, Shelf())
-        if len(room.shelves) > 1:
-            self._mixed.add(room.name)
-        shelf.known.add(device.id)
+                nodes.add(before[0].node)
+                self._take_off(*before)
+            self._shelf_of[device.id] = (device, self._put_up(device))
+        shelf = self.rooms[device.node].shelves[self._shelf_of[device.id][1]]
         usable = filters.usable(self._tables.status[device.id]) is None
         _put(shelf.usable, device.id, usable)
         _put(shelf.free, device.id, usable and self._is_free(device))
-        return {device.node} if before is None else {device.node, before[0]}
+        return nodes
 
-    def _take_off(self, device_id: str, node: str, kind: Kind) -> None:
-        room = self.rooms[node]
-        shelf = room.shelves[kind]
+    def _put_up(self, device: Device) -> Kind:
+        """Give the device a place on a shelf."""
+        kind = self._kind(device)
+        room = self._room(device.node)
+        room.shelves.setdefault(kind, Shelf()).known.add(device.id)
+        if len(room.shelves) > 1:
+            self._mixed.add(room.name)
+        return kind
+
+    def _take_off(self, device: Device, kind: Kind) -> None:
+        shelf = self.rooms[device.node].shelves[kind]
         for ids in (shelf.known, shelf.usable, shelf.free):
-            ids.discard(device_id)
+            ids.discard(device.id)
 
     def _is_free(self, device: Device) -> bool:
         if device.id in self._settling:
             return False
+        if device.id not in self._tables.claims and not self._tables.relatives(device.id):
+            return True
         free = len(self._tables.free_atoms(device))
         # a whole GPU is all of its atoms; of a shared one a slot is enough
         return free == device.atoms if device.mode is Mode.EXCLUSIVE else free > 0

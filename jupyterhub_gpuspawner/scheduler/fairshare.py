@@ -227,6 +227,8 @@ class Usage:
 
     def follow(self, old: Lease | None, new: Lease) -> None:
         """A lease is new or has changed: charge, or refund, the difference."""
+        if old is not None and new.live and old.claims is new.claims and old.ends_at == new.ends_at:
+            return
         held = (len(new.claims) if new.live else 0) - (len(old.claims) if old else 0)
         seconds = self.charge(new) - (self.charge(old) if old is not None else 0.0)
         if not held and not seconds:

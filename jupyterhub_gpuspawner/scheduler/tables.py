@@ -150,9 +150,12 @@ class Tables:
 
     def _store_lease(self, lease: Lease) -> None:
         old = self.leases.get(lease.id)
-        self._check_storable(old, lease)
-        if old is None or not lease.live or old.claims != lease.claims:
-            self.version += 1
+        self._check_moves(old, lease)
+        if old is not None and lease.live and _holds_the_same(old, lease):
+            self._move(old, lease)
+            return
+        self._check_claims(old, lease)
+        self.version += 1
         if old is not None:
             self._count(old, -1)
             del self.leases[lease.id], self.lease_of[old.key]
@@ -168,11 +171,26 @@ class Tables:
         if lease.key in self.queued_of:
             self.touched_entries.add(self.queued_of[lease.key])
 
-    def _check_storable(self, old: Lease | None, lease: Lease) -> None:
+    def _move(self, old: Lease, lease: Lease) -> None:
+        """A lease holds what it held, and something else about it has changed."""
+        self.leases[lease.id] = lease
+        if old.container_id != lease.container_id:
+            self.lease_of_container.pop(old.container_id or "", None)
+            if lease.container_id is not None:
+                self.lease_of_container[lease.container_id] = lease.id
+        if (old.target, old.ends_at) != (lease.target, lease.ends_at):
+            # when it will be gone is another time
+            self.touched_nodes.add(lease.node)
+
+    def _check_moves(self, old: Lease | None, lease: Lease) -> None:
+        if old is not None:
+            subject = f"lease {lease.id}"
+            transitions.check(transitions.LEASE, old.state, lease.state, subject)
+            transitions.check(transitions.TARGET, old.target, lease.target, subject)
+
+    def _check_claims(self, old: Lease | None, lease: Lease) -> None:
         """The guards against two leases of one thing, whatever the code that decides thinks."""
         subject = f"lease {lease.id}"
-        transitions.check(transitions.LEASE, old.state if old else None, lease.state, subject)
-        transitions.check(transitions.TARGET, old.target if old else None, lease.target, subject)
         if not lease.live:
             return
         if self.lease_of.get(lease.key, lease.id) != lease.id:
@@ -290,6 +308,17 @@ class Tables:
             assert len(holders) == 1 or device.parent not in self.claims, f"S4: {device.id}"
         # a mode never changes under a claim, so a claimed atom always exists (S4, S10)
         assert all(0 <= atom < device.atoms for atom in taken), f"S10: {device.id} {taken}"
+
+
+def _holds_the_same(old: Lease, lease: Lease) -> bool:
+    """Whether all sums and indices but the container's stay as they are."""
+    return (
+        old.claims == lease.claims
+        and old.node == lease.node
+        and old.key == lease.key
+        and old.groups == lease.groups
+        and (old.request is lease.request or old.request == lease.request)
+    )
 
 
 def _check_lease(lease: Lease) -> None:
