@@ -70,7 +70,7 @@ def crash_matrix(sums: Sums, everything: bool) -> None:
         return
     from tests.crash import matrix
 
-    outcome = matrix.run(share=matrix.EVERYTHING if everything else None)
+    outcome = matrix.run(share=matrix.EVERYTHING) if everything else matrix.run()
     counts = outcome.counts
     sums.cases += counts.cases
     sums.passed += counts.passed

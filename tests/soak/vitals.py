@@ -12,6 +12,8 @@ from pathlib import Path
 WARM_UP = 0.25
 #: fewest seconds of samples after the warm-up from which a slope by the hour means something
 LONG = 900.0
+#: and from which a leap does: before that users still connect again after a restart
+BRIEF = 60.0
 #: what one process may grow by in a short run, however short: caches fill. MiB, and open files
 SHORT_MEMORY, SHORT_FILES = 40.0, 30.0
 #: and by the hour in a long one
@@ -57,6 +59,8 @@ class Growth:
                 return f"memory grows by {self.memory_hour:.0f} MiB an hour"
             if self.files_hour > HOUR_FILES:
                 return f"open files grow by {self.files_hour:.0f} an hour"
+        if self.seconds < BRIEF:
+            return ""
         if self.memory > SHORT_MEMORY:
             return f"memory grew by {self.memory:.0f} MiB in {self.seconds:.0f} s"
         if self.files > SHORT_FILES:
