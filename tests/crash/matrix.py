@@ -88,7 +88,7 @@ class Counts:
             cases=len(results),
             passed=sum(result.ok for result in results),
             missed=sum(not result.struck for result in results),
-            recovery_p99_s=round(times[int(len(times) * 0.99) - 1], 3) if times else 0.0,
+            recovery_p99_s=round(times[(99 * len(times) - 1) // 100], 3) if times else 0.0,
             points=points,
             seconds=round(seconds, 1),
             **{kind: sum(getattr(r.verdict, kind) for r in results) for kind in kinds},
