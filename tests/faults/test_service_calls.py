@@ -284,4 +284,5 @@ def test_the_log_has_a_line_for_each_trouble_and_no_traceback(
         log = desk.service.log.read_text()
         assert "Traceback" not in log
         assert "no answer from Docker" in log
-        assert "Docker answers again" in log
+    # said after two failures in a row, which not every service meets
+    assert any("Docker answers again" in desk.service.log.read_text() for desk in desks)
