@@ -342,3 +342,12 @@ def test_of_one_user_the_shorter_request_is_first():
     world.ask("bob/long", length=24 * HOUR)
     world.ask("bob/short", length=HOUR)
     assert line(world) == ["bob/short", "bob/long"]
+
+
+def test_who_is_old_and_at_a_limit_of_his_own_holds_nobody_up():
+    world = world_with("g1", "g2", limits=Limits(per_user=1), age_guard=DAY)
+    world.run("ann")
+    world.ask("ann/two")
+    world.tick(DAY + 1)
+    assert world.why("ann/two") is Reason.USER_LIMIT
+    assert world.granted(world.ask("bob"))

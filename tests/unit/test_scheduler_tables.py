@@ -195,3 +195,19 @@ def test_validate_sees_a_wrong_line_and_a_wrong_index():
     made.queued_of.clear()
     with pytest.raises(AssertionError, match="key index"):
         made.validate()
+
+
+def test_a_lease_that_holds_more_keeps_what_it_had():
+    made = tables(RUNS)
+    more = (*RUNS.claims, Claim(device="g2", atom=0, lease_id="a"))
+    store(made, replace(RUNS, claims=more))
+    assert made.claims == {"g1": {0: "a"}, "g2": {0: "a"}}
+    assert made.held_by_user(key("ann")) == 2
+
+
+def test_a_container_that_is_no_longer_on_record_is_forgotten():
+    made = tables(RUNS)
+    store(made, replace(RUNS, container_id=None))
+    assert made.lease_of_container == {}
+    store(made, replace(RUNS, container_id="c2"))
+    assert made.lease_of_container == {"c2": "a"}
