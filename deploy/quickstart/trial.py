@@ -76,6 +76,9 @@ class TrialHub:
         Where it runs and listens.
     """
 
+    #: seconds for it to answer
+    limit = HUB_LIMIT
+
     def __init__(
         self,
         *,
@@ -142,7 +145,7 @@ class TrialHub:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        wait_for("the Hub", HUB_LIMIT, self._serves)
+        wait_for("the Hub", self.limit, self._serves)
 
     def _serves(self) -> bool:
         if self._process is not None and self._process.poll() is not None:

@@ -54,6 +54,9 @@ c.GPUDockerSpawner.profile_list = [
 class SwarmHub(TrialHub):
     """A Hub whose servers are services of the testbed's Swarm."""
 
+    #: seconds for it to answer: it has three engines beside it
+    limit = 180.0
+
     def __init__(self, swarm: Swarm, after: str = "") -> None:
         self.swarm = swarm
         self._client = swarm.manager.client()
@@ -98,14 +101,21 @@ class SwarmHub(TrialHub):
         """A new container in the old one's place, after the manager's daemon was restarted."""
         self._client.close()
         self._client = self.swarm.manager.client()
-        self._place.client = self._client
-        self._place.remove(force=True)
-        self._enter = self._make_site(self.swarm.address(100)).enter
+        wait_for("the Hub's place", 120, self._moves_in)
+
+    def _moves_in(self) -> bool:
+        """Whether there is a place; Swarm takes a while to give the old one's address free."""
+        try:
+            for container in self._client.containers.list(all=True, ignore_removed=True):
+                container.remove(force=True)
+            self._enter = self._make_site(self.swarm.address(100)).enter
+        except APIError:
+            return False
+        return True
 
     def discard(self) -> None:
         """Remove everything of the Hub's."""
         host.unplug(self._cable)
-        self._place.remove(force=True)
         clear(self._client)
         self._client.close()
         super().discard()
@@ -191,8 +201,9 @@ def clear(client: Any) -> None:
     for config in client.configs.list():
         config.remove()
     for network in client.networks.list(names=[NETWORK]):
-        for container in client.containers.list(filters={"network": NETWORK}):
-            container.remove(force=True)
+        for container in client.containers.list(all=True, filters={"network": NETWORK}):
+            with suppress(APIError):  # its removal may be in progress
+                container.remove(force=True)
         with suppress(NotFound):
             wait_for("a network without users", 20, lambda network=network: _removed(network))
 

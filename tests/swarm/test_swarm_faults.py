@@ -94,29 +94,6 @@ def test_a_killed_daemon_of_a_worker_frees_nothing_until_it_is_back(hub, somebod
     start(alice, "gpu")
 
 
-def test_servers_survive_a_restart_of_the_manager_and_of_the_hub_on_it(
-    hub, somebody, swarm, auditor
-):
-    alice, bob = somebody("alice"), somebody("bob")
-    start(alice, "gpu")
-    held = hub.facts(alice)["gpus"]
-    auditor.protect(alice.name)
-    hub.kill()
-    swarm.manager.kill9()
-    swarm.manager.restart()
-    wait_for("all nodes", HEALING, swarm.answers)
-    hub.move_in_again()
-    hub.start()
-    for person in (alice, bob):
-        person.login()
-    wait_for("grants", 60, lambda: all(n["reason"] is None for n in hub.nodes().values()))
-    wait_for("the server", 60, lambda: is_up(alice))
-    assert hub.facts(alice)["gpus"] == held
-    start(bob, "gpu")
-    assert {*held, *hub.facts(bob)["gpus"]} == hub.busy()
-    auditor.release(alice.name)
-
-
 def test_of_two_users_who_want_the_last_gpu_at_once_one_gets_it(hub, somebody, auditor):
     alice, bob, carol = somebody("alice"), somebody("bob"), somebody("carol")
     start(alice, "gpu2")

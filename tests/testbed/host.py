@@ -68,8 +68,14 @@ def plug_in(bridge: str, name: str, pid: int, *, inside: str, address: str) -> N
 
 def unplug(name: str) -> None:
     """Take a cable away; a missing one is no error."""
-    if Path("/sys/class/net", name).exists():
-        ip("link", "del", name)
+    there = Path("/sys/class/net", name)
+    if there.exists():
+        try:
+            ip("link", "del", name)
+        except subprocess.CalledProcessError:
+            # the kernel takes it away by itself when the namespace at its other end is gone
+            if there.exists():
+                raise
 
 
 def let_through(bridge: str, allowed: bool) -> None:
