@@ -30,7 +30,9 @@ class CaseEngine(Protocol):
     def die(self, user: str) -> None: ...
     def remove(self, user: str) -> None: ...
     def stray(self, ledger: str) -> None: ...
+    def has(self, user: str) -> bool: ...
     def slow_create(self) -> None: ...
+    def creates(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -47,6 +49,10 @@ class _Common:
         selectors = {"label": [f"{PREFIX}user={user}"]}
         (row,) = self.api.containers(all=True, filters=selectors)
         return str(row["Id"])
+
+    def has(self, user: str) -> bool:
+        """Whether a container of this user is there."""
+        return bool(self.api.containers(all=True, filters={"label": [f"{PREFIX}user={user}"]}))
 
     def remove(self, user: str) -> None:
         """Behind everybody's back."""
@@ -91,7 +97,11 @@ class FakeCaseEngine(_Common):
         self.fake.die(self.container_of(user), 1)
 
     def slow_create(self) -> None:
-        self.fake.fault("POST /containers/create", "slow", seconds=0.15)
+        self.fake.fault("POST /containers/create", "slow", seconds=0.4)
+
+    def creates(self) -> int:
+        """How many creates were begun so far."""
+        return self.fake.calls().count("POST /containers/create")
 
     def close(self) -> None:
         super().close()
@@ -141,3 +151,7 @@ class RealCaseEngine(_Common):
 
     def slow_create(self) -> None:
         """It is slow enough by itself."""
+
+    def creates(self) -> int:
+        """How many containers there are."""
+        return len(self.api.containers(all=True))

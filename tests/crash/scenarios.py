@@ -15,7 +15,7 @@ from tests.auditor import book as books
 from tests.crash.channel import Child, Dead
 from tests.crash.lab import World
 
-#: seconds for an operation without faults, and until a struck one is cancelled as the Hub would
+#: seconds for an operation without faults; until a struck one is cancelled as the Hub would
 PATIENCE, CANCEL_AFTER = 20.0, 2.5
 AFTER_STRIKE = 1.5  # for what should follow by itself once the fault has struck
 
@@ -185,10 +185,10 @@ def _die(stage: Stage) -> None:
 
 
 def _cancel(stage: Stage) -> None:
-    stage.world.engine.slow_create()
+    engine, before = stage.world.engine, stage.world.engine.creates()
+    engine.slow_create()
     number = stage.hub.send("start", user="alice")
-    stage.until(lambda: "alice" in stage.leases() or stage.hub.gone)
-    time.sleep(0.1)  # in the middle of the create, which takes longer
+    stage.until(lambda: engine.creates() > before or stage.hub.gone)  # it takes long
     stage.hub.send("cancel", user="alice")
     stage.finish(number, "alice")
 
@@ -225,7 +225,7 @@ def _stop_for_the_next(stage: Stage) -> None:
 def _behind_our_back(stage: Stage) -> None:
     stage.world.engine.remove("alice")
     stage.world.engine.stray(stage.ledger)
-    stage.until(lambda: "alice" not in stage.leases())
+    stage.until(lambda: not ({"alice"} & stage.leases() or stage.world.engine.has("ghost")))
 
 
 def _scheduler_down(stage: Stage) -> None:
