@@ -1,0 +1,108 @@
+"""``python -m tests.guards [--write] [WORDS]``: every guard of the start and the release is tested.
+
+Removes one guard at a time (those whose title has WORDS) and fails where its test does not. Writes
+or compares the page docs/reference/guards.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.guards.listed import Guard, read
+from tests.guards.page import PAGE, render
+from tests.guards.remove import Tree, misfits, tree, warm_up
+
+#: seconds for the rest of the tests' own output
+LONGEST = 3000
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """0; 1 where a guard can go without a test that fails, or the list or the page is old."""
+    parser = argparse.ArgumentParser(prog="python -m tests.guards", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the page, do not compare it")
+    parser.add_argument("words", nargs="*", help="only guards whose title has one of these")
+    asked = parser.parse_args(words)
+    everything = read()
+    guards = [g for g in everything if not asked.words or any(w in g.title for w in asked.words)]
+    if old := misfits(everything):
+        print("the list does not fit the code:\n  " + "\n  ".join(old))
+        return 1
+    begun = time.monotonic()
+    warm_up()
+    failed = healthy(guards)
+    if not failed:
+        failed = remove_each(guards, os.cpu_count() or 1)
+    for text in failed:
+        print(text)
+    text = render(everything)
+    if asked.write and not failed:
+        PAGE.write_text(text)
+    elif not PAGE.exists() or PAGE.read_text() != text:
+        failed.append(f"{PAGE.name} is old: python -m tests.guards --write")
+        print(failed[-1])
+    seconds = time.monotonic() - begun
+    print(f"{len(guards)} guards removed one by one, {len(failed)} problems, {seconds:.0f} s")
+    return 1 if failed else 0
+
+
+def healthy(guards: Sequence[Guard]) -> list[str]:
+    """What is wrong with the tests while all guards are there."""
+    with tree() as whole:
+        result = whole.run(sorted({f"tests/{guard.test}" for guard in guards}))
+    if result.code == 0:
+        return []
+    return [f"tests fail with all guards in place: {result.output[-LONGEST:]}"]
+
+
+def remove_each(guards: Sequence[Guard], workers: int) -> list[str]:
+    """Remove the guards one by one, in some processes; what went wrong."""
+    pipes = []
+    for number in range(workers):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.close(reader)
+            _work(guards[number::workers], writer)
+        os.close(writer)
+        pipes.append(reader)
+    found: list[str] = []
+    for reader in pipes:
+        with os.fdopen(reader) as lines:
+            answers = [json.loads(line) for line in lines]
+        os.wait()
+        found += [answer for answer in answers if answer]
+        if None not in answers:
+            found.append("a process that removes guards has died")
+    return found
+
+
+def _work(guards: Sequence[Guard], writer: int) -> None:
+    """In a process: one line of JSON for each guard, and null at the end."""
+    try:
+        with os.fdopen(writer, "w") as answers, tree() as copy:
+            for guard in guards:
+                print(json.dumps(without(copy, guard)), file=answers, flush=True)
+            print("null", file=answers, flush=True)
+    finally:
+        os._exit(0)
+
+
+def without(copy: Tree, guard: Guard) -> str:
+    """Remove one guard and run its test; "" = the test fails, as it must."""
+    with copy.without(guard):
+        result = copy.run([f"tests/{guard.test}"])
+    if result.code == 1 and any(name.startswith(f"tests/{guard.test}") for name in result.failed):
+        return ""
+    if result.code == 0:
+        return f"SURVIVES: {guard.title} ({guard.file}): {guard.test} does not notice"
+    return f"{guard.title}: exit code {result.code}: {result.output[-LONGEST:]}"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.exit(main())

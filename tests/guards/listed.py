@@ -1,0 +1,57 @@
+"""The list of guards, ``guards.diff``: small patches of the shipped code with their meaning.
+
+::
+
+    == What it does, as the page says it
+    keeps: the invariant
+    file: launch.py
+    test: unit/test_launch.py::test_that_fails_without_it
+    -line of the code
+    +line in its place
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LIST = Path(__file__).parent / "guards.diff"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guard:
+    """A few lines of the shipped code without which an invariant can break."""
+
+    #: what it does
+    title: str
+    #: which invariant of DESIGN it keeps
+    keeps: str
+    #: the module, below the package
+    file: str
+    #: the test that fails without it, below ``tests/``
+    test: str
+    #: whole lines, which the module has exactly once
+    code: str
+    #: whole lines in their place
+    gone: str
+
+
+def read(text: str | None = None) -> list[Guard]:
+    """All guards, in the order of the list."""
+    parts = (LIST.read_text() if text is None else text).split("\n== ")
+    return [_parse(part) for part in parts[1:]]
+
+
+def _parse(part: str) -> Guard:
+    title, *lines = part.splitlines()
+    fields: dict[str, str] = {}
+    sides = {"-": "", "+": ""}
+    for line in filter(None, lines):
+        if line[0] in sides:
+            sides[line[0]] += line[1:] + "\n"
+        else:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+    if sorted(fields) != ["file", "keeps", "test"] or not sides["-"]:
+        raise ValueError(f"guard {title!r}: wants keeps, file, test, and lines to remove")
+    return Guard(title=title, code=sides["-"], gone=sides["+"], **fields)

@@ -1,0 +1,31 @@
+"""The list of guards fits the code and the page; ``./run-tests guards`` takes each of them away."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.guards.listed import read
+from tests.guards.page import PAGE, render
+from tests.guards.remove import misfits
+
+
+def test_each_guard_is_in_the_code_exactly_once() -> None:
+    assert misfits(read()) == [], (
+        "tests/guards/guards.diff has old lines: change them with the code"
+    )
+
+
+def test_the_page_has_every_guard() -> None:
+    assert PAGE.read_text() == render(read()), "run python -m tests.guards --write"
+
+
+def test_no_guard_is_listed_twice() -> None:
+    guards = read()
+    assert len({guard.title for guard in guards}) == len(guards) >= 25
+    assert all(guard.code != guard.gone for guard in guards)
+
+
+@pytest.mark.parametrize("part", ["keeps: a\nfile: b\n-c", "keeps: a\nfile: b\ntest: c\n+d"])
+def test_a_guard_that_is_not_whole_is_refused(part: str) -> None:
+    with pytest.raises(ValueError, match="guard 'A title'"):
+        read(f"words\n\n== A title\n{part}\n")
