@@ -49,6 +49,8 @@ class Person:
 
     def login(self) -> None:
         """Log in through the login page."""
+        # connections to a Hub that was killed meanwhile are dead
+        self._web.close()
         self._get("/hub/login")
         answer = self._web.post(
             f"{self.base}/hub/login",

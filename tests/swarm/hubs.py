@@ -97,22 +97,6 @@ class SwarmHub(TrialHub):
         enter = ("nsenter", f"--net=/proc/{pid}/ns/net")
         return Site(address=address, enter=enter)
 
-    def move_in_again(self) -> None:
-        """A new container in the old one's place, after the manager's daemon was restarted."""
-        self._client.close()
-        self._client = self.swarm.manager.client()
-        wait_for("the Hub's place", 120, self._moves_in)
-
-    def _moves_in(self) -> bool:
-        """Whether there is a place; Swarm takes a while to give the old one's address free."""
-        try:
-            for container in self._client.containers.list(all=True, ignore_removed=True):
-                container.remove(force=True)
-            self._enter = self._make_site(self.swarm.address(100)).enter
-        except APIError:
-            return False
-        return True
-
     def discard(self) -> None:
         """Remove everything of the Hub's."""
         host.unplug(self._cable)
