@@ -80,10 +80,29 @@ def strike(point: str) -> str:
     with open(plan.struck, "a") as file:
         file.write(f"{plan.role} {point} {plan.fault}\n")
     if plan.fault.startswith("kill-"):
-        victim = os.getpid() if plan.fault == f"kill-{plan.role}" else plan.other
-        os.kill(victim, signal.SIGKILL)
+        _kill(os.getpid() if plan.fault == f"kill-{plan.role}" else plan.other)
         return ""
     return plan.fault
+
+
+def _kill(victim: int) -> None:
+    """kill -9 this process or the other one, and nothing else whatever the number has become.
+
+    0 stands for one that is gone already; to the kernel it means the whole process group, the
+    test run included. A number may also have gone to a stranger meanwhile.
+    """
+    if victim == os.getpid() or _parent(victim) == os.getppid():
+        os.kill(victim, signal.SIGKILL)
+
+
+def _parent(pid: int) -> int:
+    """Process id of the parent; 0 = there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            # the name, in brackets, may hold anything
+            return int(file.read().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def _numbered(point: str) -> str:
