@@ -7,7 +7,7 @@ overlay, as a Hub in a container of its own would; a cable of the testbed leads 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -202,6 +202,6 @@ def _removed(network: Any) -> bool:
     return True
 
 
-def sockets(swarm: Swarm) -> Sequence[str]:
-    """Each node's own engine, for the auditor."""
-    return [str(node.socket) for node in swarm.nodes]
+def assert_quiet(auditor: Any, running: set[str]) -> None:
+    """Exactly these servers run, and nothing else is left once the nodes have cleaned up."""
+    wait_for("quiet", 60, lambda: auditor.judge(running=running).ok)

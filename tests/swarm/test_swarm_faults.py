@@ -6,14 +6,36 @@ A partition means: the link is down, daemons and containers live on.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import pytest
+from docker.errors import APIError
 
+from deploy.quickstart.person import PersonError
 from deploy.quickstart.trial import wait_for
 from tests.hub.conftest import server_of, start
+from tests.swarm.hubs import assert_quiet
 
 #: seconds in which a node is seen again: its connection is tried in growing steps
 HEALING = 150
+
+
+def forget_ended(swarm, node):
+    """Remove what ended with a killed daemon: Swarm does not always (see not-enforced.md)."""
+    with swarm.client(node) as client:
+        for container in client.containers.list(all=True, ignore_removed=True):
+            assert container.status != "running"
+            with suppress(APIError):
+                container.remove()
+
+
+def logs_in(person):
+    """Whether the login leads to a page; it leads to a server that may be about to start."""
+    try:
+        person.login()
+    except PersonError:
+        return False
+    return True
 
 
 def silent(hub, node):
@@ -38,7 +60,7 @@ def test_a_server_survives_a_partition_and_its_gpu_is_nobody_elses(hub, somebody
     wait_for("the node", HEALING, lambda: not silent(hub, node))
     wait_for("the server", 60, lambda: alice.visit("facts").status_code == 200)
     assert hub.facts(alice)["gpus"] == held
-    assert auditor.judge(running={alice.name, bob.name, carol.name}).ok
+    assert_quiet(auditor, {alice.name, bob.name, carol.name})
     auditor.release(alice.name)
 
 
@@ -91,6 +113,7 @@ def test_a_killed_daemon_of_a_worker_frees_nothing_until_it_is_back(hub, somebod
     # without "live-restore", which a node of a Swarm can't have, the containers end with it
     wait_for("the end", 90, lambda: server_of(alice) is None)
     wait_for("free GPUs", 60, lambda: not hub.busy())
+    forget_ended(swarm, node)
     start(alice, "gpu")
 
 
@@ -108,7 +131,7 @@ def test_of_two_users_who_want_the_last_gpu_at_once_one_gets_it(hub, somebody, a
     first, second = (bob, carol) if is_up(bob) else (carol, bob)
     first.stop()
     wait_for("the other", 60, lambda: is_up(second))
-    assert auditor.judge(running={alice.name, second.name}).ok
+    assert_quiet(auditor, {alice.name, second.name})
 
 
 def is_up(person):
@@ -123,15 +146,15 @@ def test_a_hub_killed_in_mid_start_leaks_nothing(hub, somebody, auditor, moment)
     wait_for(moment, 30, lambda: reached(hub, alice, moment))
     hub.kill()
     hub.start()
-    alice.login()
+    wait_for("the login", 60, lambda: logs_in(alice))
     # a task that runs is found again (or its start is taken up); any other is cleaned up
     wait_for("a decision", 90, lambda: hub.task_of(alice) is None or is_up(alice))
     if is_up(alice):
         assert set(hub.facts(alice)["gpus"]) == hub.busy()
-        assert auditor.judge(running={alice.name}).ok
+        assert_quiet(auditor, {alice.name})
     else:
         wait_for("free GPUs", HEALING, lambda: not hub.busy())
-        assert auditor.judge(running=set()).ok
+        assert_quiet(auditor, set())
 
 
 def reached(hub, person, moment):
