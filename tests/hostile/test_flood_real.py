@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -33,7 +33,8 @@ class Flood(threading.Thread):
         self._eve = hub.person("eve")
         self.ended = threading.Event()
         self.cycles = 0
-        self.refusals: list[tuple[dict[str, str], str]] = []
+        #: headers, which the proxy writes in small letters, and the words
+        self.refusals: list[tuple[Mapping[str, str], str]] = []
         self.errors: list[str] = []
 
     def run(self) -> None:
@@ -43,7 +44,7 @@ class Flood(threading.Thread):
                 answer = self._eve.api("POST", path, json={"profile": "gpu"})
                 self.cycles += 1
                 if answer.status_code == 429:
-                    self.refusals.append((dict(answer.headers), answer.json()["message"]))
+                    self.refusals.append((answer.headers, answer.json()["message"]))
                 elif answer.status_code >= 500:
                     self.errors.append(answer.text[:200])
                 self._eve.api("DELETE", path)
