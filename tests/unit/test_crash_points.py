@@ -8,15 +8,17 @@ import pytest
 
 from tests.crash import points
 
+ME, MY_PARENT = os.getpid(), os.getppid()
+
 
 @pytest.mark.parametrize(
     ("victim", "parent", "dies"),
     [
-        (4711, os.getppid(), True),  # the other process: a child of the same parent
-        (4711, 1, False),  # its number belongs to a stranger now
-        (4711, 0, False),  # nobody has it any more
-        (0, 0, False),  # none is known; the kernel would take it for the process group
-        (os.getpid(), 1, True),
+        pytest.param(4711, MY_PARENT, True, id="the other process: of the same parent"),
+        pytest.param(4711, 1, False, id="a stranger has its number now"),
+        pytest.param(4711, 0, False, id="nobody has its number any more"),
+        pytest.param(0, 0, False, id="none is known: 0 would be the process group"),
+        pytest.param(ME, 1, True, id="this process"),
     ],
 )
 def test_a_kill_hits_this_process_or_the_other_one_only(
