@@ -33,8 +33,9 @@ SILENCE = 30.0
 #: Seconds to connect.
 CONNECT = 5.0
 
-#: Seconds between attempts while the service does not answer: first, and at most.
-RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+#: Seconds between attempts while the service does not answer: first, and at most. Short, because
+#: after a restart of the service whoever is back first could be granted first.
+RETRY_FIRST, RETRY_MOST = 0.2, 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
