@@ -47,7 +47,7 @@ KINDS = ("own-kill", "other-kill", "exception", "lost", "cancel", "hang")
 #: what CI runs
 SHARE = Share(
     once={
-        "own-kill": 100, "other-kill": 100, "exception": 12, "lost": 15, "cancel": 12, "hang": 3,
+        "own-kill": 100, "other-kill": 40, "exception": 12, "lost": 15, "cancel": 12, "hang": 3,
     },
     again={"own-kill": 3, "other-kill": 0, "exception": 1, "lost": 1, "cancel": 1, "hang": 0},
 )  # fmt: skip
