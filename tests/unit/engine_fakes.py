@@ -126,6 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
+        if self.close_connection:
+            # As Docker says it. Without, the client sends its next request on a connection that
+            # is about to be closed.
+            self.send_header("Connection", "close")
         for name, value in answer.headers.items():
             self.send_header(name, value)
         if answer.stream:

@@ -39,7 +39,8 @@ def engine_with(
     table: dict[str, Any],
 ) -> Iterator[tuple[ReplayEngine, docker.DockerClient]]:
     with ReplayEngine(table) as engine:
-        client = connect.connect(engine.url, 1)
+        # long enough for a machine that has a lot to do; nothing here is silent on purpose
+        client = connect.connect(engine.url, 10)
         try:
             yield engine, client
         finally:
