@@ -27,6 +27,8 @@ class Core:
     attached: set[str] = field(default_factory=set)
     #: entry id -> since when nobody waits for it
     detached: dict[str, float] = field(default_factory=dict)
+    #: entry that waited before a restart -> until when what it could use is kept for it
+    awaited: dict[str, float] = field(default_factory=dict)
     #: the Hub process that lives now, as far as it has shown itself
     boot_id: str = ""
     #: nodes whose ledger and engine were compared in this epoch
@@ -86,14 +88,34 @@ class Core:
         """A spawn waits for the entry."""
         if entry_id not in self.attached:
             self.detached.pop(entry_id, None)
+            self.awaited.pop(entry_id, None)
             self.attached.add(entry_id)
             self.tables.touched_entries.add(entry_id)
             self.stirred = True
+
+    def expect(self, entry: QueueEntry, now: float) -> None:
+        """The entry's spawn was cut off by a restart: it has a while to come back."""
+        # who asks for no GPU loses nothing by being passed
+        if entry.request.count and self.settings.return_grace:
+            self.awaited[entry.id] = now + self.settings.return_grace
+            self.tables.touched_entries.add(entry.id)
+
+    def expect_no_more(self, entry_id: str) -> None:
+        """It did not come back in time."""
+        del self.awaited[entry_id]
+        self.tables.touched_entries.add(entry_id)
+        self.stirred = True
+
+    def in_line(self, entry: QueueEntry) -> bool:
+        """Whether the entry is served in its turn: somebody waits for it, or will again soon."""
+        back = entry.id in self.attached or entry.id in self.awaited
+        return back and entry.key not in self.tables.lease_of
 
     def forget_waiter(self, entry_id: str) -> None:
         """It no longer matters whether a spawn waits for the entry."""
         self.attached.discard(entry_id)
         self.detached.pop(entry_id, None)
+        self.awaited.pop(entry_id, None)
         self.tables.touched_entries.add(entry_id)
 
     def end_entry(self, entry: QueueEntry, state: EntryState) -> None:

@@ -160,11 +160,18 @@ def cancelled(core: Core, event: events.Cancelled, now: float) -> None:
 
 def boot_seen(core: Core, event: events.BootSeen, now: float) -> None:
     """Learn which Hub process lives, so that entries of a dead one can be told apart."""
+    if event.boot_id != core.boot_id:
+        for entry_id in core.detached:
+            entry = core.tables.entries.get(entry_id)
+            if entry is not None and entry.state is EntryState.QUEUED:
+                core.expect(entry, now)
     core.boot_id = event.boot_id
 
 
 def expire(core: Core, now: float) -> None:
     """Give up entries, and grants nobody heard of, that were left longer than their grace ago."""
+    for entry_id in [id for id, until in core.awaited.items() if until <= now]:
+        core.expect_no_more(entry_id)
     for entry_id, since in list(core.detached.items()):
         entry = core.tables.entries.get(entry_id)
         if entry is None or entry.state not in (EntryState.QUEUED, EntryState.GRANTED):

@@ -12,7 +12,7 @@ shapes it meets a few dozen users, not 5,000 requests.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 
@@ -32,7 +32,7 @@ class Shape:
     #: what it comes to here
     want: Want
     priority: int
-    #: how many of them may be granted now
+    #: how many of them are served in their turn
     count: int = 0
 
 
@@ -42,7 +42,7 @@ class Place:
 
     entry: QueueEntry
     account: Account
-    #: None = it can't be granted whatever is free: nobody waits for it, or its server still runs
+    #: None = it is not served whatever is free: nobody waits for it, or its server still runs
     shape: Shape | None
 
 
@@ -92,17 +92,21 @@ class Line:
 
     Parameters
     ----------
-    attached:
-        Entries that a spawn waits for now. A live view.
+    in_line:
+        Whether an entry is served in its turn; where that changes, it is among the touched ones.
     """
 
     def __init__(
-        self, tables: Tables, capacity: Capacity, usage: Usage, attached: Collection[str]
+        self,
+        tables: Tables,
+        capacity: Capacity,
+        usage: Usage,
+        in_line: Callable[[QueueEntry], bool],
     ) -> None:
         self._tables = tables
         self._capacity = capacity
         self._usage = usage
-        self._attached = attached
+        self._in_line = in_line
         self.shapes = Shapes()
         self.places: dict[str, Place] = {}
         #: (seq, entry id), sorted
@@ -128,7 +132,7 @@ class Line:
     def _add(self, entry: QueueEntry) -> Place:
         account = self._usage.account(entry.key.hub, entry.key.user, entry.groups)
         shape = None
-        if entry.id in self._attached and entry.key not in self._tables.lease_of:
+        if self._in_line(entry):
             shape = self.shapes.take(self._capacity.want(entry.request), self.priority(entry))
         cost = self._usage.cost(entry)
         account.add((cost, entry.seq, entry.id), shape.bit if shape else 0)
@@ -228,7 +232,7 @@ class Line:
         for place in self.places.values():
             entry = place.entry
             assert entry == self._tables.entries[entry.id], "an old entry stands in line"
-            fit = entry.id in self._attached and entry.key not in self._tables.lease_of
+            fit = self._in_line(entry)
             assert (place.shape is not None) is fit, f"{entry.id} is in line the wrong way"
             if place.shape is not None:
                 counts[place.shape.bit] = counts.get(place.shape.bit, 0) + 1

@@ -345,5 +345,7 @@ class Settings:
     detach_grace: float = 15.0
     #: seconds a detached entry of an earlier Hub is kept
     requeue_grace: float = 3600.0
+    #: seconds after a restart for which GPUs are kept for those who waited before it
+    return_grace: float = 30.0
     #: who is served first
     fairness: Fairness = field(default_factory=Fairness)

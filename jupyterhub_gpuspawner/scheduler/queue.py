@@ -4,6 +4,9 @@ A decision takes four steps: which shapes of request fit anywhere now; the oldes
 guard, who hold all that they could use; the first in line, who gets a reservation if he can't
 start; the others, as far as they delay nobody of those. After each grant it begins anew, because
 a grant is charged and changes the order. So a second look right after finds nothing.
+
+Right after a restart the spawns that wait connect again one by one. Whose turn it is although he
+is not back yet gets nothing, but what he could use is kept, so that nobody overtakes by chance.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Waiting:
 
 @dataclass(eq=False, slots=True)
 class _Kept:
-    """What is kept on one node for those beyond the age guard."""
+    """What is kept on one node for those beyond the age guard, and those who come back."""
 
     kinds: set[Kind] = field(default_factory=set)
     #: bytes, the most that one of them needs
@@ -52,13 +55,13 @@ class Queue:
         self._core = core
         tables = core.tables
         self.capacity = Capacity(tables, core.settings, core.ready, core.settling)
-        self.line = Line(tables, self.capacity, core.usage, core.attached)
+        self.line = Line(tables, self.capacity, core.usage, core.in_line)
         self.backfill = Backfill(tables, self.capacity)
         self._fits: dict[Want, bool] = {}
 
     def reorder(self, usage: Usage) -> None:
         """The order follows other rules from now on."""
-        self.line = Line(self._core.tables, self.capacity, usage, self._core.attached)
+        self.line = Line(self._core.tables, self.capacity, usage, self._core.in_line)
 
     def follow(self) -> None:
         """Take in what has changed."""
@@ -83,7 +86,7 @@ class Queue:
                 continue
             want = self.capacity.renewed(place.shape.want)
             room = self._room(want, None, kept, now) if bit & fits else None
-            if room is not None:
+            if room is not None and self._there(place):
                 return self._grant(place, room, want)
             todo &= ~bit
             self._keep(want, kept)
@@ -101,7 +104,9 @@ class Queue:
             if bit & fits:
                 room = self._room(want, head, kept, now)
                 if room is not None:
-                    return self._grant(place, room, want)
+                    if self._there(place):
+                        return self._grant(place, room, want)
+                    self._keep(want, kept)
             else:
                 # only before there is a reservation does anything else come up
                 head = self.backfill.reserve(want)
@@ -127,6 +132,10 @@ class Queue:
             if self._limited(place) is None:
                 return place
         return None
+
+    def _there(self, place: Place) -> bool:
+        """Whether a spawn waits for it now; else it will be back soon, and its part is kept."""
+        return place.entry.id in self._core.attached
 
     def _full(self, account: Account) -> bool:
         limit = quota.user_limit(self._core.settings.limits, account.key[1])

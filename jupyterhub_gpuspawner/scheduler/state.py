@@ -77,7 +77,9 @@ class SchedulerState:
         core = self._core
         for value in values:
             core.take(value)
-        core.detached.update(dict.fromkeys((entry.id for entry in core.tables.queued()), now))
+        for entry in core.tables.queued():
+            core.detached[entry.id] = now
+            core.expect(entry, now)
         # memory of devices that were freed just before the end was perhaps never seen empty
         for device in core.tables.devices.values():
             if not device.simulated:
@@ -115,6 +117,7 @@ class SchedulerState:
         waiting = {entry.id for entry in core.tables.queued()}
         assert waiting <= core.attached | set(core.detached), "an entry is neither here nor there"
         assert not core.attached & set(core.detached), "attached and detached at once"
+        assert set(core.awaited) <= set(core.detached), "waited for although it is there"
         self._queue.validate()
 
     def waiting(self) -> list[queue.Waiting]:

@@ -164,6 +164,18 @@ class PolicyOptions(FairnessOptions):
         """,
     ).tag(config=True)
 
+    return_grace = Seconds(
+        30.0,
+        help="""Seconds after a restart in which the order is kept.
+
+        Spawns that waited before a restart of the Hub or the service connect again one by one.
+        Until each is back, or this has passed, nobody behind it is given what it could use.
+        0 = whoever is back first is served first. Default: 30.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     @validate("memory_reserve")
     def _validate_reserve(self, proposal: Any) -> float:
         if not 0 <= proposal.value < 1:
@@ -204,5 +216,6 @@ class PolicyOptions(FairnessOptions):
             start_deadline=self.start_deadline,
             detach_grace=self.detach_grace,
             requeue_grace=self.requeue_grace,
+            return_grace=self.return_grace,
             fairness=self.fairness(),
         )

@@ -275,11 +275,15 @@ class Checked(queue.Queue):
         late: list[QueueEntry] = []
         for entry in order:
             attached = entry.id in self._core.attached
-            if not attached or entry.key in look.tables.lease_of or look.limited(entry):
-                assert grant is None or grant[0].id != entry.id, "S6, or granted to nobody"
+            granted = grant is not None and grant[0].id == entry.id
+            assert attached or not granted, "granted to nobody"
+            served = attached or entry.id in self._core.awaited
+            if not served or entry.key in look.tables.lease_of or look.limited(entry):
+                assert not granted, "S6"
                 continue
             rooms = {node: look.room(node, entry) for node in look.tables.nodes}
-            if grant is not None and grant[0].id == entry.id:
+            if granted:
+                assert grant is not None
                 free = {device.id for device in rooms[grant[1]] or ()}
                 taken = {claim.device for claim in grant[2]}
                 assert rooms[grant[1]] is not None and taken <= free, "S1, S5, S7"
@@ -287,13 +291,16 @@ class Checked(queue.Queue):
                 assert not any(look.passes_old(entry, grant[1], taken, old) for old in late), "L1"
                 assert not look.delays(entry, grant[1], taken, head), "L4"
                 return
+            turn = False
             for node, devices in rooms.items():
                 # all of the free ones, because one choice of them is as good as another
                 ids = {device.id for device in devices or ()}
                 held = any(look.passes_old(entry, node, ids, old) for old in late)
                 behind = held or look.delays(entry, node, ids, head)
-                assert devices is None or behind, f"{entry.key} was passed over"
-            if look.late(entry):
+                turn = turn or not (devices is None or behind)
+            assert not (turn and attached), f"{entry.key} was passed over"
+            if turn or look.late(entry):
+                # beyond the age guard, or its turn and not back yet
                 late.append(entry)
             elif head is None and not any(devices is not None for devices in rooms.values()):
                 head = look.reservation(entry)

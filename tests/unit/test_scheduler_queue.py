@@ -142,6 +142,93 @@ def test_without_a_change_the_line_is_not_looked_at(monkeypatch):
     assert looks == []
 
 
+# -- after a restart -------------------------------------------------------------------------
+
+
+def back(world: World, node: str = "n1") -> World:
+    """The scheduler was restarted, and has compared the node."""
+    again = world.restart()
+    again.report(node)
+    again.do(events.NodeReconciled(node=node))
+    return again
+
+
+def test_who_is_back_first_after_a_restart_does_not_overtake():
+    world = World("g1")
+    ann = world.run("ann")
+    bob, cy = world.ask("bob"), world.ask("cy")
+    world = back(world)
+    assert world.ask("cy") == cy
+    world.end(ann)
+    assert world.line() == [("bob", Reason.NOT_ATTACHED), ("cy", Reason.BEHIND_OTHERS)]
+    assert world.ask("bob") == bob
+    assert world.granted(bob) and not world.granted(cy)
+
+
+def test_who_does_not_come_back_holds_the_others_up_for_a_while_only():
+    world = World("g1")
+    ann = world.run("ann")
+    bob, cy = world.ask("bob"), world.ask("cy")
+    world = back(world)
+    world.end(ann)
+    world.now += 29
+    assert world.ask("cy") == cy and not world.granted(cy)
+    world.tick(1)
+    assert world.granted(cy) and not world.granted(bob)
+
+
+def test_who_is_not_back_holds_only_what_he_could_use():
+    world = World("g1", gpu("h1", model="H100"))
+    ann = world.run("ann", model="A100")
+    world.ask("bob", model="A100")
+    world = back(world)
+    world.end(ann)
+    assert world.granted(world.ask("cy", model="H100"))
+    assert not world.granted(world.ask("dan", model="A100"))
+
+
+def test_who_cancels_while_away_holds_nothing():
+    world = World("g1")
+    ann = world.run("ann")
+    bob, cy = world.ask("bob"), world.ask("cy")
+    world = back(world)
+    world.ask("cy")
+    world.end(ann)
+    world.cancel(bob)
+    assert world.granted(cy)
+
+
+def test_a_new_hub_has_its_time_to_bring_back_those_who_waited():
+    world = World("g1")
+    ann = world.run("ann", boot="boot-1")
+    world.do(events.BootSeen(boot_id="boot-1"))
+    bob = world.ask("bob")
+    world.detach(bob)
+    world.do(events.BootSeen(boot_id="boot-2"))
+    world.end(ann)
+    cy = world.ask("cy", boot="boot-2")
+    assert not world.granted(cy)
+    assert world.ask("bob", boot="boot-2") == bob
+    assert world.granted(bob)
+
+
+def test_who_is_cut_off_while_hub_and_scheduler_live_holds_nothing():
+    world = World("g1")
+    ann = world.run("ann")
+    world.detach(world.ask("bob"))
+    world.end(ann)
+    assert world.granted(world.ask("cy"))
+
+
+def test_without_a_return_grace_the_first_one_back_is_served():
+    world = World("g1", settings=Settings(return_grace=0))
+    ann = world.run("ann")
+    world.ask("bob")
+    world = back(world)
+    world.end(ann)
+    assert world.granted(world.ask("cy"))
+
+
 # -- memory and CPU of the node (S5) ---------------------------------------------------------
 
 
