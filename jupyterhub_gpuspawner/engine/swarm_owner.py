@@ -11,8 +11,9 @@ from typing import Any, cast
 import docker
 import docker.errors
 
-from ..errors import EngineConflict, EngineError
+from ..errors import EngineConflict, EngineError, EngineUnknown
 from . import labels
+from .faults import explain
 from .labels import Kind
 
 #: name of the Swarm's config that says which ledger owns the Swarm
@@ -59,7 +60,11 @@ def swarm_owner(client: docker.DockerClient) -> str | None:
     """Return the id of the ledger that owns the Swarm; None = nobody, or no ledger of ours."""
     try:
         config = cast("dict[str, Any]", client.api.inspect_config(OWNER_CONFIG))
-    except docker.errors.NotFound:
+    except docker.errors.NotFound as error:
+        words = explain(error).lower()
+        if "config" not in words or "not found" not in words:
+            # a proxy's or a router's 404 says nothing about the config
+            raise EngineUnknown(f"config {OWNER_CONFIG}: 404 with {explain(error)!r}") from error
         return None
     found: dict[str, str] = (config.get("Spec") or {}).get("Labels") or {}
     if found.get(labels.KIND) != Kind.OWNER.value:

@@ -7,7 +7,7 @@ from typing import Any
 import docker.errors
 import pytest
 
-from jupyterhub_gpuspawner.engine import labels, service_spec, services
+from jupyterhub_gpuspawner.engine import labels, service_spec, services, swarm_owner
 from jupyterhub_gpuspawner.engine.service_spec import ServiceSpec
 from jupyterhub_gpuspawner.errors import EngineConflict, EngineError, EngineUnknown
 from tests.unit.swarm_fakes import Manager, answered, node
@@ -216,3 +216,15 @@ def test_a_404_that_is_not_about_the_service_proves_nothing(manager):
     manager.inspect_service = inspect
     with pytest.raises(EngineUnknown):
         services.observe(manager, "s1")
+
+
+def test_a_404_that_is_not_swarms_own_says_nothing_about_who_owns_the_swarm(manager):
+    words = ["page not found", "config gpus-owner not found"]
+
+    def inspect(which: str) -> dict[str, Any]:
+        raise docker.errors.NotFound("404", answered(404), words.pop(0))
+
+    manager.inspect_config = inspect
+    with pytest.raises(EngineUnknown):
+        swarm_owner.swarm_owner(manager)
+    assert swarm_owner.swarm_owner(manager) is None
