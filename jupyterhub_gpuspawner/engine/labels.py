@@ -92,31 +92,28 @@ def server_labels(identity: Identity) -> dict[str, str]:
 
 def home_labels(*, ledger: str, user: str, owner: str) -> dict[str, str]:
     """Return the labels of a user's home volume. ``user`` is the name when it was made."""
-    return {
-        KIND: Kind.HOME.value,
-        LEDGER: ledger,
-        USER: user,
-        OWNER: owner,
-        NAME: f"home of {user}",
-        HUB_USERNAME: user,
-    }
+    return _personal(Kind.HOME, ledger, user, owner)
 
 
 def network_labels(*, ledger: str, user: str, owner: str) -> dict[str, str]:
     """Return the labels of a user's network. ``user`` is the name when it was made."""
-    return {
-        KIND: Kind.NETWORK.value,
-        LEDGER: ledger,
-        USER: user,
-        OWNER: owner,
-        NAME: f"network of {user}",
-        HUB_USERNAME: user,
-    }
+    return _personal(Kind.NETWORK, ledger, user, owner)
 
 
 def owner_labels(ledger: str) -> dict[str, str]:
     """Return the labels of the volume that claims an engine for a ledger."""
     return {KIND: Kind.OWNER.value, LEDGER: ledger, NAME: f"owned by ledger {ledger}"}
+
+
+def _personal(kind: Kind, ledger: str, user: str, owner: str) -> dict[str, str]:
+    return {
+        KIND: kind.value,
+        LEDGER: ledger,
+        USER: user,
+        OWNER: owner,
+        NAME: f"{kind.value} of {user}",
+        HUB_USERNAME: user,
+    }
 
 
 def parse(labels: Mapping[str, str] | None) -> Identity | None:
