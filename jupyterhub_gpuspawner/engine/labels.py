@@ -101,8 +101,15 @@ def network_labels(*, ledger: str, user: str, owner: str) -> dict[str, str]:
 
 
 def owner_labels(ledger: str) -> dict[str, str]:
-    """Return the labels of the volume that claims an engine for a ledger."""
+    """Return the labels of what claims an engine (a volume) or a Swarm (a config) for a ledger."""
     return {KIND: Kind.OWNER.value, LEDGER: ledger, NAME: f"owned by ledger {ledger}"}
+
+
+def ledger_of(found: Mapping[str, str] | None) -> str | None:
+    """Read the labels of such a claim: the ledger; None = not a claim of any."""
+    if not found or found.get(KIND) != Kind.OWNER.value:
+        return None
+    return found.get(LEDGER) or None
 
 
 def _personal(kind: Kind, ledger: str, user: str, owner: str) -> dict[str, str]:

@@ -14,7 +14,6 @@ import docker.errors
 from ..errors import EngineConflict, EngineUnknown
 from . import labels
 from .faults import explain
-from .labels import Kind
 
 #: name of the volume that says which ledger owns the engine
 OWNER_VOLUME = "gpus-owner"
@@ -33,15 +32,13 @@ def claim_engine(client: docker.DockerClient, ledger_id: str) -> None:
     """
     wanted = labels.owner_labels(ledger_id)
     client.api.create_volume(name=OWNER_VOLUME, labels=wanted)
-    holder = engine_owner(client)
-    if holder != ledger_id:
-        whose = f"ledger {holder}" if holder else "something that is not a scheduler's ledger"
-        raise EngineConflict(
-            f"this Docker engine belongs to {whose}, not to ledger {ledger_id}: nothing is "
-            f"granted on it. If that installation is gone, stop its containers and run "
-            f"'docker volume rm {OWNER_VOLUME}'",
-            "The machine's GPUs belong to another installation. Please tell your administrator.",
-        )
+    refuse_other(
+        engine_owner(client),
+        ledger_id,
+        what="Docker engine",
+        remedy=f"stop its containers and run 'docker volume rm {OWNER_VOLUME}'",
+        whom="The machine's",
+    )
 
 
 def engine_owner(client: docker.DockerClient) -> str | None:
@@ -53,7 +50,28 @@ def engine_owner(client: docker.DockerClient) -> str | None:
             # a proxy's or a router's 404 says nothing about the volume
             raise EngineUnknown(f"volume {OWNER_VOLUME}: 404 with {explain(error)!r}") from error
         return None
-    found: dict[str, str] = volume.get("Labels") or {}
-    if found.get(labels.KIND) != Kind.OWNER.value:
-        return None
-    return found.get(labels.LEDGER) or None
+    return labels.ledger_of(volume.get("Labels"))
+
+
+def refuse_other(holder: str | None, ledger_id: str, *, what: str, remedy: str, whom: str) -> None:
+    """See that ``holder`` is this ledger.
+
+    Parameters
+    ----------
+    what, remedy:
+        For the log: what is held, and what the admin does where that installation is gone.
+    whom:
+        For the user: whose GPUs they are.
+
+    Raises
+    ------
+    EngineConflict
+        It is another ledger, or none.
+    """
+    if holder != ledger_id:
+        whose = f"ledger {holder}" if holder else "something that is not a scheduler's ledger"
+        raise EngineConflict(
+            f"this {what} belongs to {whose}, not to ledger {ledger_id}: nothing is granted on "
+            f"it. If that installation is gone, {remedy}",
+            f"{whom} GPUs belong to another installation. Please tell your administrator.",
+        )

@@ -11,10 +11,10 @@ from typing import Any, cast
 import docker
 import docker.errors
 
-from ..errors import EngineConflict, EngineError, EngineUnknown
+from ..errors import EngineError, EngineUnknown
 from . import labels
 from .faults import explain
-from .labels import Kind
+from .owner import refuse_other
 
 #: name of the Swarm's config that says which ledger owns the Swarm
 OWNER_CONFIG = "gpus-owner"
@@ -44,15 +44,13 @@ def claim_swarm(client: docker.DockerClient, ledger_id: str) -> dict[str, Any]:
     except docker.errors.APIError as error:
         if error.status_code != 409:
             raise
-    holder = swarm_owner(client)
-    if holder != ledger_id:
-        whose = f"ledger {holder}" if holder else "something that is not a scheduler's ledger"
-        raise EngineConflict(
-            f"this Swarm belongs to {whose}, not to ledger {ledger_id}: nothing is granted on "
-            f"it. If that installation is gone, remove its services and run "
-            f"'docker config rm {OWNER_CONFIG}'",
-            "The machines' GPUs belong to another installation. Please tell your administrator.",
-        )
+    refuse_other(
+        swarm_owner(client),
+        ledger_id,
+        what="Swarm",
+        remedy=f"remove its services and run 'docker config rm {OWNER_CONFIG}'",
+        whom="The machines'",
+    )
     return info
 
 
@@ -66,7 +64,4 @@ def swarm_owner(client: docker.DockerClient) -> str | None:
             # a proxy's or a router's 404 says nothing about the config
             raise EngineUnknown(f"config {OWNER_CONFIG}: 404 with {explain(error)!r}") from error
         return None
-    found: dict[str, str] = (config.get("Spec") or {}).get("Labels") or {}
-    if found.get(labels.KIND) != Kind.OWNER.value:
-        return None
-    return found.get(labels.LEDGER) or None
+    return labels.ledger_of((config.get("Spec") or {}).get("Labels"))
