@@ -27,6 +27,7 @@ __all__ = [
     "create",
     "exit_report",
     "image_present",
+    "last_words",
     "name_taken",
     "observe",
     "pull",
@@ -34,6 +35,7 @@ __all__ = [
     "start",
     "start_new",
     "stop",
+    "taken_over",
 ]
 
 #: seconds to wait for a removal that is in progress, and between two looks at it
@@ -99,7 +101,12 @@ def create(client: docker.DockerClient, spec: ContainerSpec) -> str:
     except docker.errors.APIError as error:
         if error.status_code != 409:
             raise
-        return _take_over(client, spec, error)
+        holder = name_taken(client, spec.name)
+        if holder is None:
+            raise
+        return taken_over(
+            holder, spec.labels, what=f"container name {spec.name}", where="on the machine"
+        )
     return str(answer["Id"])
 
 
@@ -182,6 +189,38 @@ def name_taken(client: docker.DockerClient, name: str) -> Observation | None:
     return observe(client, name)
 
 
+def taken_over(holder: Observation, wanted: Mapping[str, str], *, what: str, where: str) -> str:
+    """Return the id of what has the name, if an earlier try made it; also for a service.
+
+    Parameters
+    ----------
+    holder:
+        What has the name.
+    wanted:
+        The labels of what was to be created.
+    what, where:
+        For the log, the name ("container name gpus-alice"); for the user, "on the machine".
+
+    Raises
+    ------
+    EngineConflict
+        It was made for something else, or it was started. It is left as it is.
+    """
+    have, want = holder.identity, labels.parse(wanted)
+    if want is not None and have == want and not holder.started:
+        return holder.container_id
+    whose = f"lease {have.lease} of {have.display}" if have else "something that is not ours"
+    raise EngineConflict(
+        f"{what} is taken by {holder.container_id[:12]} ({whose}, {holder.state}); left as it is",
+        f"Something else {where} has your server's name. Please tell your administrator.",
+    )
+
+
+def last_words(raw: bytes) -> str:
+    """The end of a log, as an exit report carries it."""
+    return raw.decode("utf-8", "replace")[-LONGEST_TAIL:].strip()
+
+
 def image_present(client: docker.DockerClient, ref: str) -> bool:
     """Whether the engine has the image. An error is not "no"."""
     try:
@@ -238,24 +277,6 @@ def _pull_stream(api: Any, ref: str) -> Iterator[dict[str, Any]]:
     return cast("Iterator[dict[str, Any]]", api._stream_helper(response, decode=True))
 
 
-def _take_over(
-    client: docker.DockerClient, spec: ContainerSpec, error: docker.errors.APIError
-) -> str:
-    """Return the id of the container that an earlier try made, or refuse."""
-    holder = name_taken(client, spec.name)
-    if holder is None:
-        raise error
-    have, want = holder.identity, labels.parse(spec.labels)
-    if want is not None and have == want and not holder.started:
-        return holder.container_id
-    whose = f"lease {have.lease} of {have.display}" if have else "something that is not ours"
-    raise EngineConflict(
-        f"container name {spec.name} is taken by {holder.container_id[:12]} ({whose}, "
-        f"{holder.state}); left as it is",
-        "Something else on the machine has your server's name. Please tell your administrator.",
-    )
-
-
 def _log_tail(client: docker.DockerClient, container_id: str, lines: int) -> str:
     try:
         raw = client.api.logs(container_id, stdout=True, stderr=True, tail=lines)
@@ -263,7 +284,7 @@ def _log_tail(client: docker.DockerClient, container_id: str, lines: int) -> str
         if says_gone(error):
             raise
         return ""  # a log driver that can't be read back: the report goes without
-    return bytes(raw).decode("utf-8", "replace")[-LONGEST_TAIL:].strip()
+    return last_words(bytes(raw))
 
 
 def _count_layers(layers: dict[str, bool], message: Mapping[str, Any]) -> str:

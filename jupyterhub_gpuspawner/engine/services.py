@@ -19,10 +19,10 @@ from typing import Any, cast
 import docker
 import docker.errors
 
-from ..errors import EngineConflict, EngineError, EngineUnknown
+from ..errors import EngineError, EngineUnknown
 from ..swarm_nodes import kinds_of, named
 from . import labels, tasks
-from .containers import LONGEST_TAIL, ExitReport
+from .containers import ExitReport, last_words, taken_over
 from .faults import explain
 from .observe import Observation
 from .service_spec import NO_TASK, ONE_TASK, Place, ServiceSpec
@@ -90,7 +90,12 @@ def create(client: docker.DockerClient, spec: ServiceSpec) -> str:
     except docker.errors.APIError as error:
         if error.status_code != 409:
             raise
-        return _take_over(client, spec, error)
+        holder = name_taken(client, spec.name)
+        if holder is None:
+            raise
+        return taken_over(
+            holder, spec.labels, what=f"service name {spec.name}", where="in the Swarm"
+        )
     return str(answer["ID"])
 
 
@@ -336,23 +341,6 @@ def _drop(client: docker.DockerClient, service_id: str) -> None:
             raise
 
 
-def _take_over(
-    client: docker.DockerClient, spec: ServiceSpec, error: docker.errors.APIError
-) -> str:
-    holder = name_taken(client, spec.name)
-    if holder is None:
-        raise error
-    have, want = holder.identity, labels.parse(spec.labels)
-    if want is not None and have == want and not holder.started:
-        return holder.container_id
-    whose = f"lease {have.lease} of {have.display}" if have else "something that is not ours"
-    raise EngineConflict(
-        f"service name {spec.name} is taken by {holder.container_id} ({whose}, {holder.state}); "
-        "left as it is",
-        "Something else in the Swarm has your server's name. Please tell your administrator.",
-    )
-
-
 def _log_tail(client: docker.DockerClient, service_id: str, lines: int) -> str:
     """The last lines, where the log driver and the node give them."""
     try:
@@ -360,4 +348,4 @@ def _log_tail(client: docker.DockerClient, service_id: str, lines: int) -> str:
         raw = b"".join(parts)
     except (docker.errors.DockerException, OSError):
         return ""
-    return raw.decode("utf-8", "replace")[-LONGEST_TAIL:].strip()
+    return last_words(raw)
