@@ -30,9 +30,11 @@ from .service_spec import NO_TASK, ONE_TASK, Place, ServiceSpec
 __all__ = [
     "ExitReport",
     "Progress",
+    "Survey",
     "create",
     "discard",
     "exit_report",
+    "look_all",
     "name_taken",
     "observe",
     "observe_all",
@@ -66,6 +68,18 @@ class Progress:
     def over(self) -> bool:
         """Whether it will not run any more."""
         return self.state in tasks.FINAL or self.state == "orphaned"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """One look at a whole Swarm."""
+
+    #: every server service of a ledger; its node is the Swarm's id
+    ours: list[Observation]
+    #: ``/tasks``, of all services
+    tasks: list[dict[str, Any]]
+    #: ``/nodes``
+    nodes: list[dict[str, Any]]
 
 
 def create(client: docker.DockerClient, spec: ServiceSpec) -> str:
@@ -194,21 +208,32 @@ def observe(client: docker.DockerClient, service_id: str) -> Observation | None:
     if info is None:
         return None
     found = _tasks_of(client, str(info["ID"]))
-    return tasks.observation(info, found, all_nodes(client), time.time())
+    return tasks.observation(info, found, tasks.ready_ids(all_nodes(client)), time.time())
 
 
 def observe_all(client: docker.DockerClient, ledger_id: str) -> list[Observation]:
-    """Look at every server service of a ledger, with three lists whatever their number."""
+    """Look at every server service of a ledger."""
+    return look_all(client, ledger_id).ours
+
+
+def look_all(client: docker.DockerClient, ledger_id: str) -> Survey:
+    """Look at every server service of a ledger, with three lists whatever their number.
+
+    A service is read before its tasks, and tasks before their nodes: a node that fell silent
+    meanwhile makes the rest uncertain.
+    """
     chosen = {"label": labels.selectors(ledger_id, labels.Kind.SERVER)}
     services = cast("list[dict[str, Any]]", client.api.services(filters=chosen))
+    found, nodes, now = all_tasks(client), all_nodes(client), time.time()
     by_service: dict[str, list[Mapping[str, Any]]] = {}
-    for task in all_tasks(client):
+    for task in found:
         by_service.setdefault(str(task.get("ServiceID")), []).append(task)
-    nodes, now = all_nodes(client), time.time()
-    return [
-        tasks.observation(info, by_service.get(str(info["ID"]), ()), nodes, now)
+    ready = tasks.ready_ids(nodes)
+    ours = [
+        tasks.observation(info, by_service.get(str(info["ID"]), ()), ready, now)
         for info in services
     ]
+    return Survey(ours=ours, tasks=found, nodes=nodes)
 
 
 def name_taken(client: docker.DockerClient, name: str) -> Observation | None:
@@ -294,7 +319,7 @@ def _ended(client: docker.DockerClient, info: Mapping[str, Any]) -> bool:
     open_tasks = [task for task in found if not tasks.is_final(task)]
     if found and not open_tasks:
         return True
-    ready = {str(node["ID"]) for node in all_nodes(client) if tasks.is_ready(node)}
+    ready = tasks.ready_ids(all_nodes(client))
     where = {str(task.get("NodeID") or "") for task in open_tasks} - {""}
     silent = sorted((where or {tasks.placed_on(info)} - {""}) - ready)
     if silent:

@@ -8,7 +8,7 @@ manager repeats what a node reported last, so an answer about a node that is not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..device_names import MARKER_DIR, TOOLKIT_MOUNTS
@@ -30,21 +30,22 @@ _NOTHING = frozenset({"", "void", "none"})
 
 
 def observation(
-    service: Json, tasks: Sequence[Json], nodes: Iterable[Json], now: float
+    service: Json, tasks: Sequence[Json], ready: Collection[str], now: float
 ) -> Observation:
     """Describe a service as reconcile sees a container.
 
     Parameters
     ----------
-    service, tasks, nodes:
-        Answers of ``/services/<id>``, ``/tasks`` (those of the service) and ``/nodes``.
+    service, tasks:
+        Answers of ``/services/<id>`` and ``/tasks`` (those of the service).
+    ready:
+        Ids of the nodes that the manager hears from: :func:`ready_ids`.
     now:
         POSIX seconds.
     """
     spec: Json = service["Spec"]
     found: dict[str, str] = dict(spec.get("Labels") or {})
     state = overall(service, tasks, now)
-    ready = {str(node["ID"]): is_ready(node) for node in nodes}
     last = newest(tasks)
     where = {
         node for task in tasks if not is_final(task) if (node := str(task.get("NodeID") or ""))
@@ -62,8 +63,7 @@ def observation(
         device_ids=labels.split_devices(found.get(labels.DEVICES, "")),
         injected=injected(service, tasks),
         node=placed_on(service),
-        certain=(state == "exited" and bool(tasks))
-        or all(ready.get(node, False) for node in where),
+        certain=(state == "exited" and bool(tasks)) or all(node in ready for node in where),
     )
 
 
@@ -149,6 +149,11 @@ def is_final(task: Json) -> bool:
 def is_ready(node: Json) -> bool:
     """Whether the manager hears from the node."""
     return str((node.get("Status") or {}).get("State")) == "ready"
+
+
+def ready_ids(nodes: Iterable[Json]) -> frozenset[str]:
+    """Ids of the nodes that the manager hears from."""
+    return frozenset(str(node["ID"]) for node in nodes if is_ready(node))
 
 
 def newest(tasks: Sequence[Json]) -> Json | None:

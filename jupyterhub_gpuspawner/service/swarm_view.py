@@ -149,7 +149,7 @@ class SwarmView:
             nodes = named(services.all_nodes(client))
             seen = services.observe(client, container_id)
             if seen is not None:
-                return _with_name(seen, nodes)
+                return _with_name(seen, _names(nodes))
             left = [t for t in services.all_tasks(client) if t.get("ServiceID") == container_id]
             if held is None:
                 return tasks.vanished(container_id) if left else None
@@ -193,13 +193,14 @@ class SwarmView:
         )
 
     def _look(self, client: docker.DockerClient) -> SwarmSeen:
-        nodes = named(services.all_nodes(client))
-        ours = [_with_name(one, nodes) for one in services.observe_all(client, self._ledger)]
+        survey = services.look_all(client, self._ledger)
+        nodes = named(survey.nodes)
+        names = _names(nodes)
+        ours = [_with_name(one, names) for one in survey.ours]
         known = {one.container_id for one in ours}
-        names = {str(info["ID"]): name for info, name in nodes}
         others = [
             _stranger(task, names)
-            for task in services.all_tasks(client)
+            for task in survey.tasks
             if task.get("ServiceID") not in known
             and tasks.assigned(task)
             and not tasks.is_final(task)
@@ -217,8 +218,12 @@ async def _nobody(service_id: str) -> Held | None:
     return None
 
 
-def _with_name(seen: Observation, nodes: Sequence[tuple[Mapping[str, Any], str]]) -> Observation:
-    names = {str(info["ID"]): name for info, name in nodes}
+def _names(nodes: Sequence[tuple[Mapping[str, Any], str]]) -> dict[str, str]:
+    """The Swarm's id of each node -> our name of it."""
+    return {str(info["ID"]): name for info, name in nodes}
+
+
+def _with_name(seen: Observation, names: Mapping[str, str]) -> Observation:
     return replace(seen, node=names.get(seen.node, ""))
 
 

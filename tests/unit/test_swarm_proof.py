@@ -132,7 +132,7 @@ def test_what_is_not_certain_leads_to_no_step(manager, state, steps):
     manager.run(service)
     manager.nodes_by_id["n2"]["Status"]["State"] = state
     seen = tasks.observation(
-        manager.inspect_service(service), manager.tasks(), manager.nodes(), LATE
+        manager.inspect_service(service), manager.tasks(), tasks.ready_ids(manager.nodes()), LATE
     )
     # nobody's lease: adopted where it is certain that it runs
     view = View(now=LATE, ledger="book", leases={}, seen=(seen,))
