@@ -85,9 +85,9 @@ class SwarmReconciler(Reconciler):
         reports = {name: swarm.report(node, name) for name, node in ready.items()}
         devices = [device for report in reports.values() for device, _ in report.devices]
         self._inventory.injections = {one.id: swarm.injection(one) for one in devices}
-        silent = await self._actor.read(lambda state: sorted(set(state.tables.nodes) - set(ready)))
-        for name in silent:
-            if name in self._ready_nodes or only_up(await self._actor.read(_states), name):
+        known = await self._actor.read(_states)
+        for name in sorted(known.keys() - ready.keys()):
+            if name in self._ready_nodes or known[name] is NodeState.UP:
                 log.warning("%s: not ready in the Swarm; nothing of it is known", name)
             await self._actor.post(events.NodeChanged(node=name, state=NodeState.SILENT))
         for name, report in reports.items():
@@ -127,8 +127,3 @@ _PLAIN = Plan(injections={}, problems={})
 
 def _states(state: SchedulerState) -> dict[str, NodeState]:
     return {name: node.state for name, node in state.tables.nodes.items()}
-
-
-def only_up(states: dict[str, NodeState], name: str) -> bool:
-    """Whether the ledger still has the node as up."""
-    return states.get(name) is NodeState.UP
