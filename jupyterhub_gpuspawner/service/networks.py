@@ -24,7 +24,7 @@ log = logging.getLogger("gpus.networks")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
+class Upkeep:
     """How often networks are looked at, and how long they are kept; seconds."""
 
     #: between two looks
@@ -37,11 +37,11 @@ class NetworkKeeper:
     """Looks at the networks of one ledger on one engine."""
 
     def __init__(
-        self, actor: Actor, engine: EngineView, pace: Pace, clock: Callable[[], float]
+        self, actor: Actor, engine: EngineView, upkeep: Upkeep, clock: Callable[[], float]
     ) -> None:
         self._actor = actor
         self._engine = engine
-        self._pace = pace
+        self._upkeep = upkeep
         self._clock = clock
         #: network -> when it was first seen unused
         self._unused: dict[str, float] = {}
@@ -54,7 +54,7 @@ class NetworkKeeper:
             except (EngineError, LedgerError, docker.errors.NotFound) as error:
                 # the comparison of containers says so too; nothing hangs on a network
                 log.debug("networks: not looked at: %s", error)
-            await asyncio.sleep(self._pace.interval)
+            await asyncio.sleep(self._upkeep.interval)
 
     async def _look(self) -> None:
         found = await self._engine.networks()
@@ -63,7 +63,7 @@ class NetworkKeeper:
         now = self._clock()
         self._unused = still_unused(found, users, self._unused, now)
         for network in found:
-            if now - self._unused.get(network.network_id, now) >= self._pace.grace:
+            if now - self._unused.get(network.network_id, now) >= self._upkeep.grace:
                 await self._remove(network)
 
     async def _remove(self, network: UserNetwork) -> None:

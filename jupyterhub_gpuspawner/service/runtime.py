@@ -23,7 +23,7 @@ from .clock import SteadyClock
 from .desk import Desk, Phase, Status
 from .engine_view import EngineView, WorldView
 from .inventory import Inventory, SwarmInventory, make_sources
-from .networks import NetworkKeeper, Pace
+from .networks import NetworkKeeper, Upkeep
 from .options import GPUScheduler
 from .reconcile import Graces
 from .reconciler import Reconciler, Scope
@@ -177,7 +177,7 @@ class Runtime:
             "clock": self._tick(actor),
         }
         if not swarm:  # a Swarm has no networks of users
-            keeper = NetworkKeeper(actor, cast(EngineView, engine), _pace(options), clock)
+            keeper = NetworkKeeper(actor, cast(EngineView, engine), _upkeep(options), clock)
             parts["networks"] = keeper.run()
         if self._outside.hub is not None:
             parts["requeue"] = Requeue(desk, self._outside.hub).run()
@@ -280,8 +280,8 @@ def _scope(options: GPUScheduler, ledger: str) -> Scope:
     )
 
 
-def _pace(options: GPUScheduler) -> Pace:
-    return Pace(interval=options.reconcile_interval, grace=options.network_grace)
+def _upkeep(options: GPUScheduler) -> Upkeep:
+    return Upkeep(interval=options.reconcile_interval, grace=options.network_grace)
 
 
 def _bound(state: SchedulerState) -> frozenset[str]:
