@@ -26,7 +26,6 @@ __all__ = [
     "ExitReport",
     "create",
     "exit_report",
-    "image_present",
     "last_words",
     "name_taken",
     "observe",
@@ -219,15 +218,6 @@ def taken_over(holder: Observation, wanted: Mapping[str, str], *, what: str, whe
 def last_words(raw: bytes) -> str:
     """The end of a log, as an exit report carries it."""
     return raw.decode("utf-8", "replace")[-LONGEST_TAIL:].strip()
-
-
-def image_present(client: docker.DockerClient, ref: str) -> bool:
-    """Whether the engine has the image. An error is not "no"."""
-    try:
-        client.api.inspect_image(ref)
-    except docker.errors.ImageNotFound:
-        return False
-    return True
 
 
 def pull(

@@ -15,7 +15,7 @@ from jupyterhub_gpuspawner.engine import connect, containers, labels, owner, vol
 from jupyterhub_gpuspawner.engine.containers import ContainerSpec
 from jupyterhub_gpuspawner.engine.faults import translate
 from jupyterhub_gpuspawner.errors import EngineConflict, EngineUnknown, ImageMissing
-from tests.unit.engine_fakes import OK, Answer, ReplayEngine
+from tests.unit.engine_fakes import Answer, ReplayEngine
 
 ALICE = labels.Identity(ledger="l1", lease="a1", user="alice")
 SPEC = ContainerSpec(name="gpus-alice", image="lab:1", labels=labels.server_labels(ALICE))
@@ -169,7 +169,6 @@ VERBS: dict[str, tuple[str, Callable[[docker.DockerClient], object]]] = {
     "remove": ("DELETE /containers/c1", lambda c: containers.remove(c, "c1")),
     "report": ("GET /containers/c1/json", lambda c: containers.exit_report(c, "c1")),
     "name": ("GET /containers/c1/json", lambda c: containers.name_taken(c, "c1")),
-    "image": ("GET /images/lab:1/json", lambda c: containers.image_present(c, "lab:1")),
     "home": (
         "GET /volumes",
         lambda c: volumes.ensure_home(c, username="a", owner="o", ledger="l"),
@@ -232,13 +231,6 @@ def test_an_exit_report_goes_without_a_log_that_can_not_be_read() -> None:
 def test_there_is_no_exit_report_of_a_container_that_is_gone() -> None:
     with engine_with({"GET /containers/c1/json": GONE}) as (_, client):
         assert containers.exit_report(client, "c1") is None
-
-
-def test_an_image_is_present_absent_or_not_known() -> None:
-    absent = Answer(status=404, body={"message": "No such image: lab:1"})
-    with engine_with({"GET /images/lab:1/json": [OK, absent]}) as (_, client):
-        assert containers.image_present(client, "lab:1")
-        assert not containers.image_present(client, "lab:1")
 
 
 def test_a_pull_counts_layers_and_says_so_once() -> None:
