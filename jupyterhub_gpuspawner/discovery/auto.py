@@ -3,57 +3,13 @@ where the configuration asks for them, else none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import DiscoveryError
-from ..scheduler.models import Device, DeviceStatus, Node
-from .base import Report, Source, Usage
+from .base import Report, Source
 from .facts import NodeFacts, nvidia_hardware, read_node
 from .nvml import NvmlAbsent
-
-
-def merge(reports: Sequence[Report]) -> Report:
-    """One report of several about the same node. The first one's node facts count.
-
-    Raises
-    ------
-    DiscoveryError
-        No report, reports of different nodes, or a device in two of them.
-    """
-    if not reports:
-        raise DiscoveryError("no device source is configured")
-    node: Node = reports[0].node
-    devices: dict[str, tuple[Device, DeviceStatus]] = {}
-    usage: dict[str, Usage] = {}
-    for report in reports:
-        if report.node.name != node.name:
-            raise DiscoveryError(
-                f"sources report different nodes: {node.name!r} and {report.node.name!r}"
-            )
-        for device, status in report.devices:
-            if device.id in devices:
-                raise DiscoveryError(f"two sources report {device.id!r}; remove one of them")
-            devices[device.id] = (device, status)
-        usage.update(report.usage)
-    return Report(
-        node=node,
-        devices=tuple(devices.values()),
-        usage=usage,
-        notes=tuple(note for report in reports for note in report.notes),
-    )
-
-
-class MergedSource:
-    """Several sources of one node as one. If one can't be read, nothing is known."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = tuple(sources)
-        self.name = "+".join(source.name for source in self._sources)
-
-    def discover(self) -> Report:
-        """All reports, merged."""
-        return merge([source.discover() for source in self._sources])
 
 
 class AutoSource:

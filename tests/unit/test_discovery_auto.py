@@ -1,9 +1,9 @@
-"""Which source is chosen, how reports merge, and facts of the node."""
+"""Which source is chosen, and facts of the node."""
 
 import pytest
 
-from jupyterhub_gpuspawner.discovery.auto import AutoSource, MergedSource, merge
-from jupyterhub_gpuspawner.discovery.base import Report, Usage
+from jupyterhub_gpuspawner.discovery.auto import AutoSource
+from jupyterhub_gpuspawner.discovery.base import Report
 from jupyterhub_gpuspawner.discovery.facts import nvidia_hardware, read_node
 from jupyterhub_gpuspawner.discovery.nvml import NvmlAbsent
 from jupyterhub_gpuspawner.discovery.simulated import SimulatedSource
@@ -89,38 +89,6 @@ def test_a_failure_of_nvml_is_never_a_reason_to_simulate():
 def test_gpus_on_the_bus_without_a_driver_are_an_error_that_names_the_fix():
     with pytest.raises(DiscoveryError, match=r"has 2 NVIDIA GPU.*Install or load the NVIDIA driv"):
         auto(Answers(ABSENT), hardware=2).discover()
-
-
-def test_reports_of_one_node_merge_and_keep_usage_and_notes():
-    merged = merge(
-        [
-            report("GPU-a", usage={"GPU-a": Usage(memory_used=1)}, notes=("one",)),
-            report("GPU-b", usage={"GPU-b": Usage(memory_used=2)}, notes=("two",)),
-        ]
-    )
-    assert ids(merged) == ["GPU-a", "GPU-b"]
-    assert [merged.usage[id].memory_used for id in ids(merged)] == [1, 2]
-    assert merged.notes == ("one", "two")
-
-
-@pytest.mark.parametrize(
-    ("reports", "message"),
-    [
-        ([], "no device source is configured"),
-        ([report("GPU-a"), report("GPU-b", node="far")], "different nodes: 'box' and 'far'"),
-        ([report("GPU-a"), report("GPU-a")], "two sources report 'GPU-a'"),
-    ],
-)
-def test_reports_that_contradict_each_other_are_an_error(reports, message):
-    with pytest.raises(DiscoveryError, match=message):
-        merge(reports)
-
-
-def test_one_unreadable_source_makes_the_whole_node_unknown():
-    source = MergedSource([Answers(report("GPU-a")), Answers(DiscoveryError("no"))])
-    assert source.name == "answers+answers"
-    with pytest.raises(DiscoveryError, match="no"):
-        source.discover()
 
 
 def fake_proc(root, meminfo="MemTotal:       1024 kB\nMemFree: 1 kB\n", boot_id="abc\n"):
