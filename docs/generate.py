@@ -60,7 +60,6 @@ ADVICE = {
     "exited": "Read the last lines of its log, which the user sees too.",
     "out_of_memory": "Raise `mem_limit`, or have the user load less.",
     "vanished": "Somebody ran `docker rm`: find out who.",
-    "hub_gone": "Not used in this release.",
 }
 
 

@@ -135,7 +135,6 @@ class Reason(Text):
     EXITED = "exited"
     OUT_OF_MEMORY = "out_of_memory"
     VANISHED = "vanished"
-    HUB_GONE = "hub_gone"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,7 +91,6 @@ def test_every_reason_that_a_waiting_user_can_meet_has_a_sentence() -> None:
         Reason.ABOVE_USER_LIMIT,
         Reason.ABOVE_GROUP_LIMIT,
         Reason.QUEUE_FULL,
-        Reason.HUB_GONE,
     }
     assert set(Reason) - set(REASONS) <= only_for_refusals
     assert all(text.endswith(".") for text in REASONS.values())
