@@ -7,6 +7,7 @@ careful admin writes: a hook that looks which GPUs running containers hold, and 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -93,7 +94,7 @@ c.GPUScheduler.node_name = "compared"
 """
 
 
-class Side:
+class Side(ABC):
     """One Hub, its socket to the engine, and what an observer sees beside it."""
 
     #: name of the class that is compared
@@ -119,17 +120,17 @@ class Side:
 
     # -- what differs ----------------------------------------------------------------------
 
+    @abstractmethod
     def options(self) -> dict[str, Any]:
         """What the form sends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def container_name(self, user: str) -> str:
         """What the spawner calls the container of a user who has had one, or will."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_mine(self, container: Any) -> bool:
         """Whether this side made the container."""
-        raise NotImplementedError
 
     # -- what people do --------------------------------------------------------------------
 
