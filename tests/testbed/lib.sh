@@ -23,12 +23,17 @@ testbed() {
   as_root "$VENV/bin/python" -m tests.testbed "$@" </dev/null
 }
 
-# testbed_up: have the engine run; remember whether it is ours to stop.
-testbed_up() {
+# testbed_fetched: wait for what testbed_fetch_begin began.
+testbed_fetched() {
   if [ -n "${TESTBED_FETCH:-}" ]; then
     wait "$TESTBED_FETCH" || die "the testbed's root file systems could not be made"
     TESTBED_FETCH=
   fi
+}
+
+# testbed_up: have the engine run; remember whether it is ours to stop.
+testbed_up() {
+  testbed_fetched
   # One run at a time: each starts from an empty engine. Python closes descriptor 8 in its children.
   exec 8>"${GPUS_TESTBED_DIR:-/var/cache/jupyterhub-gpuspawner/testbed}/run-${GPUS_TESTBED_NAME:-main}.lock"
   flock -n 8 || {
