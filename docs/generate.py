@@ -35,10 +35,13 @@ ADVICE = {
     "device_memory": "Compare the profile's `gpu_min_memory` with the GPUs.",
     "device_sharing": "Compare the profile's `gpu_sharing` with the devices' mode.",
     "device_reserved": "Not used in this release.",
+    "device_capability": "Compare the profile's `gpu_min_capability` with the GPUs.",
+    "device_other": "Compare the profile's `gpu_devices` with the ids on the page.",
     "node_not_ready": "Wait for the first comparison; else see the log of the service.",
     "node_cordoned": "No command sets it in this release.",
     "node_memory": "Lower `mem_limit` in the profiles, or `memory_reserve`.",
     "node_cpu": "Lower `cpu_limit` in the profiles, or raise `cpu_overcommit`.",
+    "node_other": "Compare the profile's `node` or `pool` with `node_pools`.",
     "waiting_for_devices": "Nothing; it is the normal reason to wait.",
     "behind_others": "Nothing; the place in the line counts.",
     "user_limit": "Nothing, or raise `user_gpu_limit` or `user_gpu_limits`.",
@@ -52,6 +55,7 @@ ADVICE = {
     "impossible": "Compare the profile with the machine; the message has the numbers.",
     "above_user_limit": "Raise the limit, or hide the profile with `allowed_groups`.",
     "above_group_limit": "Raise the limit, or hide the profile with `allowed_groups`.",
+    "admin_only": "Hide the profile with `allowed_groups`, or leave out `gpu_devices`.",
     "queue_full": "Cancel a waiting server, or raise `queued_per_user` or `queued_total`.",
     "too_many_requests": "The user waits; or you raise `request_rate` or `request_burst`.",
     "stopped": "Nothing.",
@@ -233,6 +237,8 @@ def kind(schema: dict[str, Any]) -> str:
         name = schema["$ref"].rpartition("/")[2]
         return {"Mode": "a kind of device", "Reason": "a [reason](reasons.md)"}.get(name, name)
     if schema.get("type") == "array":
+        if "prefixItems" in schema:
+            return "list of " + " and ".join(kind(part) for part in schema["prefixItems"])
         return f"list of {kind(schema['items'])}"
     least, most = schema.get("minimum"), schema.get("maximum")
     bounds = f", {least} to {most}" if least is not None and most is not None else ""

@@ -47,6 +47,8 @@ class Ask:
     groups: tuple[str, ...]
     profile: str
     request: GPURequest
+    #: the user is an admin of the Hub
+    admin: bool = False
 
     def body(self) -> dict[str, Any]:
         """The JSON body of the request."""
@@ -57,6 +59,7 @@ class Ask:
             "groups": list(self.groups),
             "profile": self.profile,
             "boot_id": BOOT_ID,
+            "admin": self.admin,
             "request": {
                 "count": request.count,
                 "model": request.model,
@@ -65,6 +68,10 @@ class Ask:
                 "length": request.length,
                 "cpu": request.cpu,
                 "memory": request.memory,
+                "min_capability": request.min_capability,
+                "node": request.node,
+                "pool": request.pool,
+                "devices": list(request.devices),
             },
         }
 

@@ -283,6 +283,7 @@ class GPUSpawnerMixin(_Base):
             groups=self._groups,
             profile=resolved.slug,
             request=to_request(resolved),
+            admin=bool(self.user.admin),
         )
         shown = None
         async with aclosing(self.scheduler.request(ask)) as events:

@@ -23,6 +23,7 @@ _COUNT = re.compile(r"\d{1,10}", re.ASCII)
 _DECIMAL = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 #: registry/path:tag@digest. Looser than Docker's grammar, yet no blank, no quote, no option
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@+-]{0,254}", re.ASCII)
+_CAPABILITY = re.compile(r"(\d{1,3})\.(\d{1,3})", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _URL_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?#{}-]{0,500}", re.ASCII)
 
@@ -118,6 +119,29 @@ def _model(value: object) -> str:
     return text
 
 
+def _capability(value: object) -> tuple[int, int]:
+    found = _CAPABILITY.fullmatch(str(value)) if isinstance(value, (str, float)) else None
+    if isinstance(value, (tuple, list)) and len(value) == 2:  # as it was checked before
+        found = _CAPABILITY.fullmatch(".".join(map(str, value)))
+    if found is None:
+        raise ValueError('must be a compute capability, such as "8.0"')
+    return int(found[1]), int(found[2])
+
+
+def _name(value: object) -> str:
+    text = _text(value).strip()
+    if not text or len(text) > 255 or not text.isprintable():
+        raise ValueError("must be a name of 1 to 255 printable characters")
+    return text
+
+
+def _device_ids(value: object) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not 0 < len(names) <= MAX_GPUS:
+        raise ValueError('must be ids of GPUs, such as ["GPU-…"], or text with commas between')
+    return tuple(sorted({_name(name) for name in names}))
+
+
 def _url(value: object) -> str:
     text = _text(value)
     if not _URL_PATH.fullmatch(text) or text.startswith("//"):
@@ -211,6 +235,9 @@ PlainText = Annotated[str, BeforeValidator(plain_text)]
 LongText = Annotated[str, BeforeValidator(_long_text)]
 Image = Annotated[str, BeforeValidator(_image)]
 Model = Annotated[str, BeforeValidator(_model)]
+Capability = Annotated[tuple[int, int], BeforeValidator(_capability)]
+Name = Annotated[str, BeforeValidator(_name)]
+DeviceIds = Annotated[tuple[str, ...], BeforeValidator(_device_ids)]
 URLPath = Annotated[str, BeforeValidator(_url)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_cmd)]
 Environment = Annotated[dict[str, str], BeforeValidator(_environment)]

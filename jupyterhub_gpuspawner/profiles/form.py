@@ -27,7 +27,12 @@ from .resolve import (
 )
 
 #: settings that decide which GPUs would do
-_GPU_WORDS = frozenset({"gpus", "gpu_model", "gpu_min_memory", "gpu_sharing"})
+_GPU_WORDS = frozenset(
+    {
+        *("gpus", "gpu_model", "gpu_min_memory", "gpu_sharing", "gpu_min_capability"),
+        *("gpu_devices", "node", "pool"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +47,8 @@ class Availability:
     simulated: bool = False
     #: GPU model -> bytes of memory, where known
     memory: Mapping[str, int] = field(default_factory=dict)
+    #: each GPU, as the service's ``summary`` has it; empty = only the numbers above are known
+    devices: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_summary(cls, summary: object) -> Availability | None:
@@ -60,6 +67,7 @@ class Availability:
                 waiting=int(summary["queue"]),  # type: ignore[index]
                 simulated=any(device["simulated"] for device in devices),
                 memory={str(d["model"]): int(d["memory"]) for d in devices},
+                devices=tuple(devices),
             )
         except (TypeError, ValueError, KeyError, AttributeError):
             return None
@@ -68,12 +76,29 @@ class Availability:
         """(free, total) of the GPUs that ``resolved`` could get."""
         pattern = (resolved.gpu_model or "*").casefold()
         least = resolved.gpu_min_memory or 0
+        if self.devices:
+            rows = [row for row in self.devices if _suits(row, resolved)]
+            return sum(row.get("state") == "free" for row in rows), len(rows)
         pairs = [
             pair
             for model, pair in self.free.items()
             if fnmatchcase(model.casefold(), pattern) and self.memory.get(model, least) >= least
         ]
         return sum(free for free, _ in pairs), sum(total for _, total in pairs)
+
+
+def _suits(row: Mapping[str, Any], resolved: ResolvedProfile) -> bool:
+    """Whether ``resolved`` could get this GPU; what a row doesn't tell is no obstacle."""
+    pattern, least = (resolved.gpu_model or "*").casefold(), resolved.gpu_min_capability
+    capability = tuple(row.get("capability") or (0, 0))
+    return (
+        fnmatchcase(str(row["model"]).casefold(), pattern)
+        and int(row["memory"]) >= (resolved.gpu_min_memory or 0)
+        and (least is None or capability >= least)
+        and (not resolved.gpu_devices or row.get("id") in resolved.gpu_devices)
+        and resolved.node in (None, row.get("node"))
+        and (resolved.pool is None or resolved.pool in row.get("pools", ()))
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,6 +290,11 @@ def _facts(resolved: ResolvedProfile) -> list[tuple[str, str, str]]:
     if resolved.gpus and resolved.gpu_min_memory:
         least = format_memory(resolved.gpu_min_memory)
         facts.append(("gpu_min_memory", "GPU memory", f"at least {least}"))
+    if resolved.gpus and resolved.gpu_min_capability:
+        least = "{}.{}".format(*resolved.gpu_min_capability)
+        facts.append(("gpu_min_capability", "Compute capability", f"at least {least}"))
+    if resolved.node or resolved.pool:
+        facts.append(("node", "Machine", resolved.node or f"one of {resolved.pool}"))
     if resolved.cpu_limit:
         facts.append(("cpu_limit", "CPUs", f"{resolved.cpu_limit:g}"))
     if resolved.mem_limit:

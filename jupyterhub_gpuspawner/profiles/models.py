@@ -75,6 +75,14 @@ class Overrides(Strict):
     gpu_min_memory: fields.Memory | None = None
     #: ``exclusive``, ``slots`` or ``mig``
     gpu_sharing: fields.Sharing | None = None
+    #: least CUDA compute capability, e.g. ``"8.0"``
+    gpu_min_capability: fields.Capability | None = None
+    #: ids of the only GPUs that will do; ``gpus`` is their number. Only for admins of the Hub
+    gpu_devices: fields.DeviceIds | None = None
+    #: name of the only machine that will do
+    node: fields.Name | None = None
+    #: name of a pool of machines (``node_pools`` of the scheduler)
+    pool: fields.Name | None = None
     #: processors it may use at most; 0 = no limit
     cpu_limit: fields.CPUs | None = None
     #: processors it is promised
@@ -106,6 +114,13 @@ class Overrides(Strict):
             limit, guarantee = getattr(self, f"{kind}_limit"), getattr(self, f"{kind}_guarantee")
             if limit and guarantee and guarantee > limit:
                 raise ValueError(f"{kind}_guarantee is above {kind}_limit")
+        return self
+
+    @model_validator(mode="after")
+    def _as_many_gpus_as_named(self) -> Overrides:
+        named = self.gpu_devices
+        if named and self.gpus is not None and self.gpus != len(named):
+            raise ValueError(f"gpus is {self.gpus}, and gpu_devices names {len(named)}")
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -48,6 +48,14 @@ class ResolvedProfile:
     #: least bytes of GPU memory
     gpu_min_memory: int | None = None
     gpu_sharing: Mode | None = None
+    #: least CUDA compute capability
+    gpu_min_capability: tuple[int, int] | None = None
+    #: ids of the only GPUs that will do
+    gpu_devices: tuple[str, ...] = ()
+    #: the only machine that will do
+    node: str | None = None
+    #: pool of machines
+    pool: str | None = None
     #: processors; 0 = no limit
     cpu_limit: float | None = None
     cpu_guarantee: float | None = None
@@ -163,6 +171,10 @@ def to_request(resolved: ResolvedProfile) -> GPURequest:
         length=resolved.length,
         cpu=resolved.cpu_limit or 0.0,
         memory=resolved.mem_limit or 0,
+        min_capability=resolved.gpu_min_capability if wanted else None,
+        node=resolved.node,
+        pool=resolved.pool,
+        devices=resolved.gpu_devices if wanted else (),
     )
 
 
@@ -221,6 +233,8 @@ def _resolve(
         raise RequestError(
             f"These options do not fit together: {_plain(error)}. Please choose again."
         ) from None
+    if "gpu_devices" in settings:
+        settings["gpus"] = len(settings["gpu_devices"])
     return ResolvedProfile(
         slug=profile.slug,
         display_name=profile.display_name,

@@ -9,11 +9,11 @@ they use another node, or end by that time, or take only what the first one leav
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from .capacity import Capacity, Kind, Room, Want
+from .capacity import Capacity, Room, Want
 from .models import Device, Lease, Mode, Target
 from .placement import pick
 from .tables import Tables
@@ -58,9 +58,13 @@ def end_of(lease: Lease) -> float:
 
 
 class Backfill:
-    """Reservations, remembered node by node until something changes there."""
+    """Reservations, remembered node by node until something changes there.
 
-    def __init__(self, tables: Tables, capacity: Capacity) -> None:
+    ``wished``: ids of devices that somebody waits for by name; others get them last.
+    """
+
+    def __init__(self, tables: Tables, capacity: Capacity, wished: Container[str] = ()) -> None:
+        self.wished = wished
         self._tables = tables
         self._capacity = capacity
         self._known: dict[Want, _Known] = {}
@@ -140,8 +144,9 @@ class Backfill:
         for kind in want.kinds:
             shelf = room.shelves.get(kind)
             if shelf is not None:
-                times += [0.0] * len(shelf.free)
-                times += [self._ready(id) for id in shelf.usable - shelf.free]
+                free = want.among(shelf.free)
+                times += [0.0] * len(free)
+                times += [self._ready(id) for id in want.among(shelf.usable) - free]
         return sorted(times)
 
     def _ready(self, device_id: str) -> float:
@@ -170,14 +175,15 @@ class Backfill:
             return False
         if held.want.cpus and held.cpus is not None and want.cpus > held.cpus:
             return False
-        used = (d for d, atoms in pick(self._tables, room, want) if self._uses_up(d, atoms))
-        return sum(self.touches(d, held.want.kinds) for d in used) <= held.spare
+        picked = pick(self._tables, room, want, self.wished)
+        used = (device for device, atoms in picked if self._uses_up(device, atoms))
+        return sum(self.touches(device, held.want) for device in used) <= held.spare
 
     def _uses_up(self, device: Device, atoms: list[int]) -> bool:
         """Whether nothing is left of the device; another slot of a shared one may be."""
         return len(self._tables.free_atoms(device)) <= len(atoms)
 
-    def touches(self, device: Device, kinds: tuple[Kind, ...]) -> bool:
-        """Whether the device, or one that is the same hardware, is of these kinds."""
+    def touches(self, device: Device, want: Want) -> bool:
+        """Whether the device, or one that is the same hardware, is one that suits ``want``."""
         family = (device.id, *self._tables.relatives(device.id))
-        return any(self._capacity.kind_of(id) in kinds for id in family)
+        return any(self._capacity.kind_of(id) in want.kinds and want.takes(id) for id in family)

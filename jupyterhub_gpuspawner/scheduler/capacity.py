@@ -12,7 +12,7 @@ touched, and :meth:`Capacity.validate` compares it with a count from scratch.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from . import filters
@@ -66,6 +66,8 @@ class Room:
     """What one node has left."""
 
     name: str
+    #: the pools that it is in
+    pools: frozenset[str] = frozenset()
     #: why it takes no servers; None = it does
     closed: Reason | None = Reason.NODE_NOT_READY
     #: bytes that memory limits may still add up to; negative after a lowered budget
@@ -76,12 +78,19 @@ class Room:
     #: where it is filed: (kind, free devices)
     filed: list[tuple[Kind, int]] = field(default_factory=list)
 
-    def free(self, kinds: Iterable[Kind]) -> int:
-        """Number of free devices of these kinds."""
-        return sum(len(self.shelves[kind].free) for kind in kinds if kind in self.shelves)
+    def free(self, want: Want) -> int:
+        """Number of free devices that suit."""
+        shelves = (self.shelves[kind] for kind in want.kinds if kind in self.shelves)
+        return sum(len(want.among(shelf.free)) for shelf in shelves)
+
+    def suits(self, want: Want) -> bool:
+        """Whether it is a node that was asked for."""
+        return want.node in (None, self.name) and (want.pool is None or want.pool in self.pools)
 
     def holds(self, want: Want) -> bool:
         """Whether memory and CPUs are left for one more. No limit counts as nothing."""
+        if want.choosy and not self.suits(want):
+            return False
         if want.memory and self.memory < want.memory:
             return False
         return not want.cpus or self.cpus is None or self.cpus >= want.cpus
@@ -92,12 +101,34 @@ class Want:
     """A request with what follows from it: the kinds that suit, the least wasteful first."""
 
     request: GPURequest
-    count: int
-    memory: int
-    cpus: int
+    count: int = 0
+    memory: int = 0
+    cpus: int = 0
     kinds: tuple[Kind, ...] = ()
     #: number of kinds there were when this was worked out
     known: int = -1
+    #: the only node, pool and devices that will do; None = any
+    node: str | None = None
+    pool: str | None = None
+    only: frozenset[str] | None = None
+    #: whether any of these three is asked for
+    choosy: bool = False
+
+    def __post_init__(self) -> None:
+        request = self.request
+        self.count, self.memory = request.count, request.memory
+        self.cpus = filters.nano_cpus(request.cpu)
+        self.node, self.pool = request.node, request.pool
+        self.only = frozenset(request.devices) or None
+        self.choosy = bool(request.node or request.pool or request.devices)
+
+    def among(self, ids: set[str]) -> set[str]:
+        """Those of devices of a kind that suits which suit themselves. For reading."""
+        return ids if self.only is None else ids & self.only
+
+    def takes(self, device_id: str) -> bool:
+        """The same of one."""
+        return self.only is None or device_id in self.only
 
 
 class Capacity:
@@ -211,6 +242,8 @@ class Capacity:
         node = self._tables.nodes.get(name)
         if node is None:
             return
+        pools = self._settings.pools
+        room.pools = frozenset(p for p in pools if filters.in_pool(name, p, self._settings))
         room.closed = filters.node_open(node, name in self._ready)
         budget = filters.memory_budget(node, self._settings)
         room.memory = budget - self._tables.memory_granted(name)
@@ -236,12 +269,7 @@ class Capacity:
             if len(self._wants) > 1000:
                 # people's own sizes add up; what is asked again is worked out again
                 self._wants.clear()
-            want = self._wants[request] = Want(
-                request=request,
-                count=request.count,
-                memory=request.memory,
-                cpus=filters.nano_cpus(request.cpu),
-            )
+            want = self._wants[request] = Want(request=request)
         return self.renewed(want)
 
     def renewed(self, want: Want) -> Want:
@@ -258,7 +286,8 @@ class Capacity:
             device = kind.sample
             return (device.memory, device.capability or (0, 0), device.model)
 
-        suiting = (k for k in self._kinds.values() if filters.suits(k.sample, request) is None)
+        kinds = self._kinds.values()
+        suiting = (kind for kind in kinds if filters.kind_suits(kind.sample, request) is None)
         return tuple(sorted(suiting, key=waste))
 
     def find(self, want: Want, allowed: Allowed | None = None) -> Room | None:
@@ -276,16 +305,24 @@ class Capacity:
                 start = bisect_left(level, (want.memory, "")) if want.memory else 0
                 for index in range(start, len(level)):
                     room = self.rooms[level[index][1]]
-                    if room.holds(want) and (allowed is None or allowed(room)):
+                    if not room.holds(want):
+                        continue
+                    if want.only is not None and not self._named(want, room, kind):
+                        continue
+                    if allowed is None or allowed(room):
                         return room
         return self._find_mixed(want, allowed) if self._mixed and len(want.kinds) > 1 else None
+
+    def _named(self, want: Want, room: Room, kind: Kind) -> bool:
+        """Whether what is free of the kind on the node are the devices asked for."""
+        return len(want.among(room.shelves[kind].free)) >= want.count
 
     def _find_mixed(self, want: Want, allowed: Allowed | None) -> Room | None:
         """A node where several kinds together are enough."""
         found = [
-            (room.free(want.kinds), room.memory, room.name, room)
+            (room.free(want), room.memory, room.name, room)
             for room in (self.rooms[name] for name in self._mixed)
-            if room.closed is None and room.free(want.kinds) >= want.count and room.holds(want)
+            if room.closed is None and room.free(want) >= want.count and room.holds(want)
         ]
         for _, _, _, room in sorted(found, key=lambda item: item[:3]):
             if allowed is None or allowed(room):
@@ -295,9 +332,10 @@ class Capacity:
     def could(self, want: Want, room: Room) -> bool:
         """Whether the node could serve the request once those who hold it now have ended."""
         node = self._tables.nodes.get(room.name)
-        usable = sum(len(s.usable) for k, s in room.shelves.items() if k in want.kinds)
+        usable = sum(len(want.among(s.usable)) for k, s in room.shelves.items() if k in want.kinds)
         return (
             node is not None
+            and room.suits(want)
             and usable >= want.count
             and filters.large_enough(node, want.request, self._settings)
         )

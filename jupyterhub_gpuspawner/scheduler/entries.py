@@ -50,6 +50,7 @@ def _enter(core: Core, event: events.Submitted, now: float) -> None:
     )
     # refusals come before the first change
     _refuse_known_id(core, entry)
+    _refuse_named(entry, event.admin)
     _refuse_if_hopeless(core, entry)
     _refuse_too_many(core, entry)
     _replace_older(core, entry, now)
@@ -83,6 +84,15 @@ def _refuse_known_id(core: Core, entry: QueueEntry) -> None:
             f"{entry.key}: entry id {entry.id} is in use; another request needs another id",
             "This request was answered already. Start the server again.",
             reason=Reason.PREVIOUS_SERVER.value,
+        )
+
+
+def _refuse_named(entry: QueueEntry, admin: bool) -> None:
+    if entry.request.devices and not admin:
+        raise RefusedError(
+            f"{entry.key}: asks for {', '.join(entry.request.devices)} by name",
+            "Only an administrator may ask for GPUs by name.",
+            reason=Reason.ADMIN_ONLY.value,
         )
 
 

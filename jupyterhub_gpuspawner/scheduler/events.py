@@ -32,6 +32,8 @@ class Submitted:
     request: GPURequest
     profile: str = ""
     boot_id: str = ""
+    #: the user may ask for devices by name
+    admin: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

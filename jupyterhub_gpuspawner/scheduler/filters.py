@@ -18,7 +18,14 @@ from .models import (
 
 
 def suits(device: Device, request: GPURequest) -> Reason | None:
-    """Whether the device is of the kind asked for, whatever its state."""
+    """Whether the device is one that was asked for, whatever its state."""
+    if request.devices and device.id not in request.devices:
+        return Reason.DEVICE_OTHER
+    return kind_suits(device, request)
+
+
+def kind_suits(device: Device, request: GPURequest) -> Reason | None:
+    """The same of all devices that differ in nothing but their ids."""
     if device.mode is not request.sharing:
         return Reason.DEVICE_SHARING
     if request.model is not None and not fnmatchcase(
@@ -27,6 +34,22 @@ def suits(device: Device, request: GPURequest) -> Reason | None:
         return Reason.DEVICE_MODEL
     if device.memory < request.min_memory:
         return Reason.DEVICE_MEMORY
+    least = request.min_capability
+    if least is not None and (device.capability is None or device.capability < least):
+        return Reason.DEVICE_CAPABILITY
+    return None
+
+
+def in_pool(node: str, pool: str, settings: Settings) -> bool:
+    """Whether the node belongs to the pool."""
+    return any(fnmatchcase(node, pattern) for pattern in settings.pools.get(pool, ()))
+
+
+def node_suits(node: str, request: GPURequest, settings: Settings) -> Reason | None:
+    """Whether the node is one that was asked for, whatever its state."""
+    other = request.node is not None and request.node != node
+    if other or (request.pool is not None and not in_pool(node, request.pool, settings)):
+        return Reason.NODE_OTHER
     return None
 
 

@@ -55,6 +55,8 @@ class Shapes:
     masks: dict[int, int] = field(default_factory=dict)
     #: mask of the shapes without GPU
     bare: int = 0
+    #: device -> number of shapes that ask for it by name
+    wished: dict[str, int] = field(default_factory=dict)
 
     def take(self, want: Want, priority: int) -> Shape:
         """The shape of one more request."""
@@ -66,6 +68,7 @@ class Shapes:
             self.masks[priority] = self.masks.get(priority, 0) | bit
             if want.count == 0:
                 self.bare |= bit
+            self._wish(want, +1)
         shape.count += 1
         return shape
 
@@ -82,9 +85,18 @@ class Shapes:
         if shape.count == 0:
             del self.of[shape.want, shape.priority]
             self.bare &= ~shape.bit
+            self._wish(shape.want, -1)
             self.masks[shape.priority] &= ~shape.bit
             if not self.masks[shape.priority]:
                 del self.masks[shape.priority]
+
+    def _wish(self, want: Want, sign: int) -> None:
+        for device_id in want.only or ():
+            number = self.wished.get(device_id, 0) + sign
+            if number:
+                self.wished[device_id] = number
+            else:
+                del self.wished[device_id]
 
 
 class Line:

@@ -106,11 +106,14 @@ class Reason(Text):
     DEVICE_MEMORY = "device_memory"
     DEVICE_SHARING = "device_sharing"
     DEVICE_RESERVED = "device_reserved"
+    DEVICE_CAPABILITY = "device_capability"
+    DEVICE_OTHER = "device_other"
     # of a node
     NODE_NOT_READY = "node_not_ready"
     NODE_CORDONED = "node_cordoned"
     NODE_MEMORY = "node_memory"
     NODE_CPU = "node_cpu"
+    NODE_OTHER = "node_other"
     # of a request: it waits
     WAITING_FOR_DEVICES = "waiting_for_devices"
     BEHIND_OTHERS = "behind_others"
@@ -126,6 +129,7 @@ class Reason(Text):
     IMPOSSIBLE = "impossible"
     ABOVE_USER_LIMIT = "above_user_limit"
     ABOVE_GROUP_LIMIT = "above_group_limit"
+    ADMIN_ONLY = "admin_only"
     QUEUE_FULL = "queue_full"
     TOO_MANY_REQUESTS = "too_many_requests"
     # of an end
@@ -217,6 +221,14 @@ class GPURequest:
     cpu: float = 0.0
     #: memory limit of the container, bytes; 0 = none (counts as nothing)
     memory: int = 0
+    #: least CUDA compute capability, ``(8, 0)``; a device whose own is unknown has less
+    min_capability: tuple[int, int] | None = None
+    #: name of the only node that will do; None = any
+    node: str | None = None
+    #: name of the pool that the node has to be in; None = any
+    pool: str | None = None
+    #: ids of the only devices that will do, ``count`` of them; for admins. Empty = any
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -346,5 +358,7 @@ class Settings:
     requeue_grace: float = 3600.0
     #: seconds after a restart for which GPUs are kept for those who waited before it
     return_grace: float = 30.0
+    #: pool -> patterns on names of nodes, e.g. ``{"a100": ("gpu-0*",)}``
+    pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: who is served first
     fairness: Fairness = field(default_factory=Fairness)

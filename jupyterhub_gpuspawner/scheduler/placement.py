@@ -5,6 +5,7 @@ Which node is :meth:`~.capacity.Capacity.find`'s to say.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from .models import Claim, Device, Mode
@@ -14,19 +15,22 @@ if TYPE_CHECKING:
     from .tables import Tables
 
 
-def pick(tables: Tables, room: Room, want: Want) -> list[tuple[Device, list[int]]]:
+def pick(
+    tables: Tables, room: Room, want: Want, wished: Container[str] = ()
+) -> list[tuple[Device, list[int]]]:
     """``want.count`` free devices of the node with the atoms to take; it has that many.
 
     Least memory first, then the fewest free atoms, then the lowest index, so that the choice is
-    repeatable.
+    repeatable. ``wished``: devices that others wait for by name, which come last of their kind.
     """
     chosen: list[tuple[Device, list[int]]] = []
     for kind in want.kinds:
         shelf = room.shelves.get(kind)
         if shelf is None or not shelf.free:
             continue
-        free = [(tables.devices[id], tables.free_atoms(tables.devices[id])) for id in shelf.free]
-        free.sort(key=lambda item: (len(item[1]), item[0].index, item[0].id))
+        ids = want.among(shelf.free)
+        free = [(tables.devices[id], tables.free_atoms(tables.devices[id])) for id in ids]
+        free.sort(key=lambda f: (f[0].id in wished, len(f[1]), f[0].index, f[0].id))
         for device, atoms in free[: want.count - len(chosen)]:
             # a whole GPU is all of its atoms; of a shared one a single slot, because two slots
             # of one GPU would be the same hardware twice
@@ -34,10 +38,12 @@ def pick(tables: Tables, room: Room, want: Want) -> list[tuple[Device, list[int]
     return chosen
 
 
-def claims(tables: Tables, room: Room, want: Want, lease_id: str) -> tuple[Claim, ...]:
+def claims(
+    tables: Tables, room: Room, want: Want, lease_id: str, wished: Container[str] = ()
+) -> tuple[Claim, ...]:
     """The claims of a lease for ``want`` on the node."""
     return tuple(
         Claim(device=device.id, atom=atom, lease_id=lease_id)
-        for device, atoms in pick(tables, room, want)
+        for device, atoms in pick(tables, room, want, wished)
         for atom in atoms
     )

@@ -41,6 +41,8 @@ class Waiting:
 class _Kept:
     """What is kept on one node for those beyond the age guard, and those who come back."""
 
+    wants: list[Want] = field(default_factory=list)
+    #: kinds of which any device will do for one of them
     kinds: set[Kind] = field(default_factory=set)
     #: bytes, the most that one of them needs
     memory: int = 0
@@ -56,12 +58,13 @@ class Queue:
         tables = core.tables
         self.capacity = Capacity(tables, core.settings, core.ready, core.settling)
         self.line = Line(tables, self.capacity, core.usage, core.in_line)
-        self.backfill = Backfill(tables, self.capacity)
+        self.backfill = Backfill(tables, self.capacity, self.line.shapes.wished)
         self._fits: dict[Want, bool] = {}
 
     def reorder(self, usage: Usage) -> None:
         """The order follows other rules from now on."""
         self.line = Line(self._core.tables, self.capacity, usage, self._core.in_line)
+        self.backfill.wished = self.line.shapes.wished
 
     def follow(self) -> None:
         """Take in what has changed."""
@@ -148,8 +151,9 @@ class Queue:
         return quota.not_now(limits, place.entry, self._core.tables)
 
     def _grant(self, place: Place, room: Room, want: Want) -> Grant:
-        claims = placement.claims(self._core.tables, room, want, place.entry.id)
-        return place.entry, room.name, claims
+        entry, wished = place.entry, self.line.shapes.wished
+        claims = placement.claims(self._core.tables, room, want, entry.id, wished)
+        return entry, room.name, claims
 
     def _room(
         self, want: Want, head: Reservation | None, kept: dict[str, _Kept], now: float
@@ -176,7 +180,9 @@ class Queue:
         """Nobody younger takes what ``want`` could use, as soon as others have ended."""
         for room in self.capacity.homes(want):
             mine = kept.setdefault(room.name, _Kept())
-            mine.kinds.update(want.kinds)
+            mine.wants.append(want)
+            if want.only is None:
+                mine.kinds.update(want.kinds)
             mine.memory = max(mine.memory, want.memory)
             mine.cpus = max(mine.cpus, want.cpus)
 
@@ -188,9 +194,10 @@ class Queue:
             return False
         if want.count and kept.kinds.issuperset(want.kinds):
             return False
-        kinds = tuple(kept.kinds)
-        picked = placement.pick(self._core.tables, room, want)
-        return not any(self.backfill.touches(device, kinds) for device, _ in picked)
+        picked = placement.pick(self._core.tables, room, want, self.backfill.wished)
+        return not any(
+            self.backfill.touches(device, mine) for device, _ in picked for mine in kept.wants
+        )
 
     # -- for people --------------------------------------------------------------------------
 

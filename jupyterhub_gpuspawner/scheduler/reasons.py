@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..units import format_memory
 from . import filters
@@ -22,17 +22,20 @@ def why_none(tables: Tables, capacity: Capacity, want: Want) -> Reason:
 
 def _count(tables: Tables, room: Room, want: Want, reasons: Counter[Reason]) -> None:
     """What is against the one node."""
+    if not room.suits(want):
+        return
     shelves = [room.shelves[kind] for kind in want.kinds if kind in room.shelves]
     if room.closed is not None:
-        if sum(len(shelf.known) for shelf in shelves) >= want.count:
+        if sum(len(want.among(shelf.known)) for shelf in shelves) >= want.count:
             reasons[room.closed] += 1
         return
-    missing = want.count - sum(len(shelf.free) for shelf in shelves)
+    missing = want.count - room.free(want)
     if missing > 0:
         against: Counter[Reason] = Counter()
         for shelf in shelves:
-            against[Reason.DEVICE_BUSY] += len(shelf.usable) - len(shelf.free)
-            for device_id in shelf.known - shelf.usable:
+            usable = want.among(shelf.usable)
+            against[Reason.DEVICE_BUSY] += len(usable) - len(want.among(shelf.free))
+            for device_id in want.among(shelf.known) - usable:
                 reason = filters.usable(tables.status[device_id])
                 assert reason is not None
                 against[reason] += 1
@@ -80,10 +83,13 @@ def impossible(tables: Tables, settings: Settings, request: GPURequest) -> str |
     """
     if not tables.nodes:
         return None
-    if min(request.count, request.min_memory, request.memory, request.cpu) < 0:
-        return "an amount is negative"
+    wrong = _wrong(tables, settings, request)
+    if wrong is not None:
+        return wrong
     most, equipped = 0, []
     for node in tables.nodes.values():
+        if filters.node_suits(node.name, request, settings) is not None:
+            continue
         count = sum(
             tables.status[id].present and filters.suits(tables.devices[id], request) is None
             for id in tables.devices_of_node[node.name]
@@ -94,13 +100,44 @@ def impossible(tables: Tables, settings: Settings, request: GPURequest) -> str |
                 return None
             equipped.append(node)
     if not equipped:
-        return f"no node has {_in_words(request)}; the largest has {most}"
+        return _too_few(request, most)
     memory = max(filters.memory_budget(node, settings) for node in equipped)
     if request.memory > memory:
         asked, largest = format_memory(request.memory), format_memory(memory)
         return f"no such node can give {asked} of memory; the largest gives {largest}"
     cpus = max(filters.cpu_budget(node, settings) or 0 for node in equipped) / 1e9
     return f"no such node can give {request.cpu:g} CPUs; the largest gives {cpus:g}"
+
+
+def _wrong(tables: Tables, settings: Settings, request: GPURequest) -> str | None:
+    """What is wrong with the request itself, or with the names in it."""
+    if min(request.count, request.min_memory, request.memory, request.cpu) < 0:
+        return "an amount is negative"
+    if request.devices and len(set(request.devices)) != request.count:
+        return f"{len(set(request.devices))} GPUs are named, and {request.count} asked for"
+    for device_id in request.devices:
+        if device_id not in tables.devices:
+            return f"there is no GPU {device_id}"
+    if request.node is not None and request.node not in tables.nodes:
+        return f"there is no node {request.node}; there are {_listed(tables.nodes)}"
+    if request.pool is not None and request.pool not in settings.pools:
+        return f"there is no pool {request.pool}; there are {_listed(settings.pools)}"
+    return None
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first few of them."""
+    known = sorted(names)
+    return ", ".join(known[:8]) + (" and others" if len(known) > 8 else "") if known else "none"
+
+
+def _too_few(request: GPURequest, most: int) -> str:
+    where = ""
+    if request.pool is not None:
+        where += f" in pool {request.pool}"
+    if request.node is not None:
+        return f"node {request.node}{where} does not have {_in_words(request)}; it has {most}"
+    return f"no node{where} has {_in_words(request)}; the largest has {most}"
 
 
 def _in_words(request: GPURequest) -> str:
@@ -111,4 +148,8 @@ def _in_words(request: GPURequest) -> str:
         words += f" of model {request.model}"
     if request.min_memory:
         words += f" with {format_memory(request.min_memory)}"
+    if request.min_capability is not None:
+        words += " of compute capability {}.{} or newer".format(*request.min_capability)
+    if request.devices:
+        words += f" ({', '.join(request.devices)})"
     return words

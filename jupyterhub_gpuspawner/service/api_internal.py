@@ -95,6 +95,7 @@ class RequestsHandler(InternalHandler):
             request=ask.request.value(),
             profile=ask.profile,
             boot_id=ask.boot_id,
+            admin=ask.admin,
         )
 
     async def _serve(self, waiter: waiters.Waiter) -> None:

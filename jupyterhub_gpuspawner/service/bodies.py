@@ -17,6 +17,7 @@ from ..units import MAX_DURATION, MAX_MEMORY
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 _Text = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
 _Words = Annotated[str, StringConstraints(max_length=20_000)]
+_Version = Annotated[int, Field(ge=0, le=999)]
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
 
@@ -37,6 +38,10 @@ class Request(_Body):
     length: float | None = Field(None, gt=0, le=MAX_DURATION)
     cpu: float = Field(0.0, ge=0, le=65536)
     memory: int = Field(0, ge=0, le=MAX_MEMORY)
+    min_capability: tuple[_Version, _Version] | None = None
+    node: _Name | None = None
+    pool: _Name | None = None
+    devices: list[_Name] = Field(default_factory=list, max_length=1024)
 
     def value(self) -> GPURequest:
         """The same as the scheduler's value."""
@@ -48,6 +53,10 @@ class Request(_Body):
             length=self.length,
             cpu=self.cpu,
             memory=self.memory,
+            min_capability=self.min_capability,
+            node=self.node,
+            pool=self.pool,
+            devices=tuple(self.devices),
         )
 
 
@@ -60,6 +69,7 @@ class Ask(_Body):
     groups: list[_Text] = Field(default_factory=list, max_length=1000)
     profile: _Text = ""
     boot_id: _Text = ""
+    admin: bool = False
     request: Request = Field(default_factory=lambda: Request.model_validate({}))
 
 

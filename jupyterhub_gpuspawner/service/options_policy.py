@@ -8,10 +8,11 @@ from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 
 from ..scheduler.models import Limits, Settings
 from .options_fairness import FairnessOptions
+from .options_places import PlaceOptions
 from .traits import Seconds
 
 
-class PolicyOptions(FairnessOptions):
+class PolicyOptions(FairnessOptions, PlaceOptions):
     """Part of :class:`~.options.GPUScheduler`: what :class:`Settings` is made of."""
 
     memory_reserve = Float(
@@ -217,5 +218,6 @@ class PolicyOptions(FairnessOptions):
             detach_grace=self.detach_grace,
             requeue_grace=self.requeue_grace,
             return_grace=self.return_grace,
+            pools=self.pools(),
             fairness=self.fairness(),
         )

@@ -40,9 +40,17 @@ def device_row(state: SchedulerState, device: Device) -> dict[str, Any]:
         "memory": device.memory,
         "node": device.node,
         "simulated": device.simulated,
+        "capability": None if device.capability is None else list(device.capability),
+        "pools": pools_of(state, device.node),
         "state": "busy" if busy else "free" if reason is None else "unavailable",
         "reason": reason.value if reason else None,
     }
+
+
+def pools_of(state: SchedulerState, node: str) -> list[str]:
+    """The pools that the node is in."""
+    settings = state.settings
+    return [pool for pool in settings.pools if filters.in_pool(node, pool, settings)]
 
 
 def unavailable(state: SchedulerState, device: Device) -> Reason | None:

@@ -82,6 +82,9 @@ class Reference:
     def older(self, entry: QueueEntry, age: float | None) -> bool:
         return age is not None and self.now - entry.submitted_at > age
 
+    def alike(self, one: QueueEntry, other: QueueEntry) -> bool:
+        return one.request == other.request and self.priority(one) == self.priority(other)
+
     def late(self, entry: QueueEntry) -> bool:
         return self.older(entry, self.fairness.age_guard)
 
@@ -175,6 +178,7 @@ class Reference:
         memory, cpus = self.left(node, self.live)
         enough = (
             self.open(node)
+            and filters.node_suits(node, entry.request, self.settings) is None
             and len(free) >= entry.request.count
             and (not entry.request.memory or memory >= entry.request.memory)
             and (not entry.request.cpu or cpus >= filters.nano_cpus(entry.request.cpu))
@@ -183,8 +187,10 @@ class Reference:
 
     def could(self, node: str, entry: QueueEntry) -> bool:
         """Whether the node would do once all who are on it have ended."""
-        return len(self.usable(node, entry)) >= entry.request.count and filters.large_enough(
-            self.tables.nodes[node], entry.request, self.settings
+        return (
+            filters.node_suits(node, entry.request, self.settings) is None
+            and len(self.usable(node, entry)) >= entry.request.count
+            and filters.large_enough(self.tables.nodes[node], entry.request, self.settings)
         )
 
     # -- who comes first ---------------------------------------------------------------------
@@ -302,6 +308,9 @@ class Checked(queue.Queue):
             if turn or look.late(entry):
                 # beyond the age guard, or its turn and not back yet
                 late.append(entry)
+            elif any(look.alike(entry, old) for old in late):
+                # for its kind of request everything is kept already
+                continue
             elif head is None and not any(devices is not None for devices in rooms.values()):
                 head = look.reservation(entry)
                 if head is not None and not look.fairness.backfill:

@@ -115,6 +115,7 @@ class World:
         boot: str = "boot-1",
         groups: tuple[str, ...] = (),
         id: str | None = None,
+        admin: bool = False,
         **request: Any,
     ) -> str:
         """A spawn asks for GPUs; returns the id of the entry that is open for it then."""
@@ -124,7 +125,12 @@ class World:
         who = key(user)
         self.do(
             events.Submitted(
-                entry_id=entry_id, key=who, groups=groups, request=wanted, boot_id=boot
+                entry_id=entry_id,
+                key=who,
+                groups=groups,
+                request=wanted,
+                boot_id=boot,
+                admin=admin,
             )
         )
         tables = self.state.tables
@@ -260,6 +266,11 @@ class World:
 
     def why(self, user: str) -> Reason:
         return dict(self.line())[user]
+
+    def why_not(self, user: str, count: int = 1, **fields: Any) -> Reason:
+        """Why a request that is made now waits."""
+        self.ask(user, count, **fields)
+        return self.why(user)
 
     def free(self) -> set[str]:
         return {id for id in self.state.tables.devices if self.state.device_state(id) is None}

@@ -255,8 +255,32 @@ def scenarios() -> Iterator[Any]:
 
 def make_world(gpus: int, students: int | None = None, **limits: int) -> World:
     groups = {} if students is None else {"students": students}
-    settings = Settings(limits=Limits(groups=groups, **limits))
-    return World(*(gpu(f"g{k}") for k in range(gpus)), settings=settings)
+    settings = Settings(limits=Limits(groups=groups, **limits), pools={"teaching": ("n*",)})
+    return World(*(gpu(f"g{k}", capability=(8, 0)) for k in range(gpus)), settings=settings)
+
+
+_ASKS = re.compile(
+    r"(?:(?P<count>\d) )?GPU(?: (?P<name>g\d))?(?:, (?P<memory>\d+) GiB)?(?: of (?P<model>\S+))?"
+    r"(?: from (?P<least>\d)\.0)?(?: on (?P<node>n\d))?(?: in (?P<pool>\w+))?"
+    r"(?: for (?P<hours>\d+) h)?"
+)
+
+
+def wanted(asks: str) -> dict[str, Any]:
+    """What a cell of the tables asks for."""
+    match = _ASKS.fullmatch(asks)
+    assert match is not None, asks
+    said = match.groupdict()
+    return {
+        "count": int(said["count"] or 1),
+        "memory": int(said["memory"] or 0) * GIB,
+        "model": said["model"],
+        "devices": (said["name"],) if said["name"] else (),
+        "min_capability": (int(said["least"]), 0) if said["least"] else None,
+        "node": said["node"],
+        "pool": said["pool"],
+        "length": int(said["hours"]) * 3600.0 if said["hours"] else None,
+    }
 
 
 def play(world: World, who: str, asks: str) -> tuple[str, str]:
@@ -268,13 +292,8 @@ def play(world: World, who: str, asks: str) -> tuple[str, str]:
         world.end(lease)
         return "", ""
     if asks:
-        wanted = re.fullmatch(r"(\d) GPU(?:, (\d+) GiB)?(?: of (\S+))?(?: for (\d+) h)?", asks)
-        assert wanted is not None, asks
-        more = {"memory": int(wanted[2] or 0) * GIB, "model": wanted[3]}
-        if wanted[4]:
-            more["length"] = int(wanted[4]) * 3600.0
         try:
-            world.ask(user, int(wanted[1]), groups=tuple(group), **more)
+            world.ask(user, groups=tuple(group), admin="admins" in group, **wanted(asks))
         except RefusedError as error:
             return "refused", error.reason
     waiting = dict(world.line())

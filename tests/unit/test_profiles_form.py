@@ -312,6 +312,7 @@ def test_the_services_summary_becomes_free_and_total_by_model():
         free={"A100": (1, 2), "L40S": (0, 1)},
         waiting=2,
         memory={"A100": 80 * GIB, "L40S": 48 * GIB},
+        devices=tuple(DEVICES),
     )
 
 
@@ -327,3 +328,48 @@ def test_the_services_summary_becomes_free_and_total_by_model():
 )
 def test_a_summary_of_another_shape_means_that_nothing_is_known(summary):
     assert Availability.from_summary(summary) is None
+
+
+# -- what else a profile may ask for ----------------------------------------------
+
+ROWS = tuple(
+    {
+        "id": f"GPU-{n}",
+        "model": "A100",
+        "memory": 80 * GIB,
+        "simulated": False,
+        "state": "free" if n % 2 else "busy",
+        "node": f"n{n // 3}",
+        "pools": ["new"] if n // 3 else [],
+        "capability": [8, n] if n else None,
+    }
+    for n in range(6)
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({}, "3 of 6 free now"),
+        ({"gpu_min_capability": "8.3"}, "2 of 3 free now"),
+        ({"node": "n0"}, "1 of 3 free now"),
+        ({"pool": "new", "gpu_min_capability": "8.4"}, "1 of 2 free now"),
+        ({"gpu_devices": ["GPU-2"]}, "0 of 1 free now: your server would wait"),
+        ({"gpu_model": "h100"}, "cannot start: no GPU of this kind here"),
+        ({"pool": "old"}, "cannot start: no GPU of this kind here"),
+        ({"gpu_min_memory": "81G"}, "cannot start: no GPU of this kind here"),
+    ],
+)
+def test_the_outlook_counts_the_gpus_that_would_do(words, text):
+    gpus = {} if "gpu_devices" in words else {"gpus": 1}
+    profiles = parse_profiles([{"display_name": "A", "spawner_override": {**gpus, **words}}])
+    summary = {"devices": ROWS, "free": {"A100": 3}, "queue": 0}
+    assert text in render_form(profiles, availability=Availability.from_summary(summary))
+
+
+def test_the_form_names_machine_and_capability():
+    words = {"gpus": 1, "gpu_min_capability": "8.0", "pool": "new"}
+    profiles = parse_profiles([{"display_name": "A", "spawner_override": words}])
+    page = render_form(profiles, availability=None)
+    assert "at least 8.0" in page
+    assert "one of new" in page

@@ -106,6 +106,15 @@ BAD = {
     "processors, such as 2 or 0.5": override(cpu_limit="two"),
     "profile_list: profile \"Small\": spawner_override.gpu_model: '' must be a pattern on the "
     'GPU\'s name, such as "*A100*"': override(gpu_model=""),
+    'profile_list: profile "Small": spawner_override.gpu_min_capability: 8 must be a compute '
+    'capability, such as "8.0"': override(gpu_min_capability=8),
+    'profile_list: profile "Small": spawner_override: gpus is 1, and gpu_devices names 2': (
+        override(gpus=1, gpu_devices=["a", "b"])
+    ),
+    'profile_list: profile "Small": spawner_override.gpu_devices: must be ids of GPUs, such as '
+    '["GPU-…"], or text with commas between': override(gpu_devices=[]),
+    "profile_list: profile \"Small\": spawner_override.node: '' must be a name of 1 to 255 "
+    "printable characters": override(node=""),
     'profile_list: profile "Small": spawner_override.cmd: must hold only texts that are not '
     "empty": override(cmd=["a", ""]),
     f'profile_list: profile "Small": description: \'{"x" * 56}… must be at most 2000 printable '
@@ -227,6 +236,10 @@ def test_all_settings_are_read_with_their_units():
             gpu_model="*A100*",
             gpu_min_memory="40G",
             gpu_sharing="mig",
+            gpu_min_capability="8.0",
+            gpu_devices="MIG-2, MIG-1",
+            node="gpu-01",
+            pool="teaching",
             cpu_limit=4,
             cpu_guarantee=0.5,
             mem_limit="8G",
@@ -247,6 +260,10 @@ def test_all_settings_are_read_with_their_units():
         "gpu_model": "*A100*",
         "gpu_min_memory": 40 * 1024**3,
         "gpu_sharing": "mig",
+        "gpu_min_capability": (8, 0),
+        "gpu_devices": ("MIG-1", "MIG-2"),
+        "node": "gpu-01",
+        "pool": "teaching",
         "cpu_limit": 4.0,
         "cpu_guarantee": 0.5,
         "mem_limit": 8 * 1024**3,

@@ -455,3 +455,34 @@ def test_a_request_without_gpu_has_no_wishes_about_gpus():
         [{"display_name": "A", "spawner_override": {"gpu_model": "*A100*", "gpu_sharing": "mig"}}]
     )
     assert to_request(profiles.resolve(None)) == GPURequest()
+
+
+def of_override(**words):
+    return parse_profiles([{"display_name": "A", "spawner_override": words}])
+
+
+def test_capability_machine_pool_and_names_reach_the_scheduler():
+    profiles = of_override(gpu_min_capability="9.0", node="n1", pool="new", gpu_devices=["b", "a"])
+    assert to_request(profiles.resolve(None)) == GPURequest(
+        count=2, min_capability=(9, 0), node="n1", pool="new", devices=("a", "b")
+    )
+
+
+def test_without_a_gpu_only_the_machine_counts():
+    profiles = of_override(gpus=0, gpu_min_capability="9.0", node="n1", pool="new")
+    assert to_request(profiles.resolve(None)) == GPURequest(node="n1", pool="new")
+
+
+def test_an_admin_may_type_the_names_of_gpus():
+    question = {
+        "display_name": "GPUs",
+        "unlisted_choice": {
+            "enabled": True,
+            "validation_regex": "[A-Za-z0-9, -]+",
+            "spawner_override": {"gpu_devices": "{value}"},
+        },
+    }
+    profiles = parse_profiles([{"display_name": "A", "profile_options": {"which": question}}])
+    resolved = profiles.resolve({"profile": "a", "which--unlisted-choice": "GPU-2,GPU-1"})
+    assert (resolved.gpus, resolved.gpu_devices) == (2, ("GPU-1", "GPU-2"))
+    assert profiles.resolve(resolved.user_options) == resolved

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ SHARES = (
     Share(name="teaching", quota=1, borrow=1),
 )
 LIMITS = Limits(per_user=3, groups={"all": 7}, queued_per_user=5)
+CC9 = (9, 0)
+POOLS = {"odd": ("n1", "n3"), "second": ("n2*",)}
 POLICIES = {
     "usage": Settings(),
     "shares": Settings(fairness=Fairness(shares=SHARES), limits=LIMITS),
@@ -64,9 +67,9 @@ def site() -> dict[str, list[Any]]:
         gpu(f"m{n}", "n3", mode=Mode.MIG, parent="c1", memory=20 * GIB, index=n) for n in (1, 2)
     ]
     return {
-        "n1": [gpu(f"a{n}") for n in range(4)],
+        "n1": [gpu(f"a{n}", capability=(8, 0)) for n in range(4)],
         "n2": [
-            *(gpu(f"b{n}", "n2", model="H100", memory=80 * GIB) for n in range(2)),
+            *(gpu(f"b{n}", "n2", model="H100", memory=80 * GIB, capability=CC9) for n in range(2)),
             gpu("b2", "n2"),
             gpu("s3", "n2", mode=Mode.SLOTS, atoms=3),
         ],
@@ -78,6 +81,7 @@ class Walk:
     """One installation and what happens to it."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
+        settings = replace(settings, pools=POOLS)
         self.random = random.Random(seed)
         self.now, self.ids = 1000.0, 0
         self.state = SchedulerState(settings, epoch=1, queues=Checked)
@@ -122,17 +126,35 @@ class Walk:
             cpu=choose([0.0, 1.0, 4.0]),
             length=choose([None, 100.0, 1000.0, 3600.0]),
         )
+        if self.random.random() < 0.2:
+            request = self.particular(request)
         event = events.Submitted(
             entry_id=f"e{self.ids}",
             key=key(f"{user}/{choose('xyz')}"),
             groups=USERS[user],
             request=request,
             boot_id="1",
+            admin=True,
         )
         try:
             self.do(event)
         except RefusedError:
             self.state.validate()
+
+    def particular(self, request: GPURequest) -> GPURequest:
+        """The same request, for a node, a pool, newer GPUs, or GPUs by name."""
+        kind = self.random.choice(["node", "pool", "capability", "devices"])
+        if kind == "node":
+            return replace(request, node=self.random.choice(["n1", "n2", "n3"]))
+        if kind == "pool":
+            return replace(request, pool=self.random.choice(["odd", "second"]))
+        if kind == "capability":
+            return replace(request, min_capability=(8, 0))
+        devices = site()[self.random.choice(["n1", "n2"])]
+        some = self.random.sample([d.id for d in devices if d.mode is Mode.EXCLUSIVE], 2)
+        count = min(request.count, 2)
+        exclusive = request.sharing is Mode.EXCLUSIVE and count and request.model is None
+        return replace(request, count=count, devices=tuple(some[:count])) if exclusive else request
 
     def leave(self, entry_id: str) -> None:
         kind = events.Cancelled if self.random.random() < 0.3 else events.Detached

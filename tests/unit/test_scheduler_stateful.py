@@ -69,6 +69,10 @@ requests = st.builds(
     memory=st.sampled_from([0, 0, 10 * GIB, 50 * GIB]),
     cpu=st.sampled_from([0.0, 0.1, 2.0]),
     length=st.sampled_from([None, 60.0, 3600.0, 86_400.0]),
+    node=st.sampled_from([None, None, None, "n1", "n2"]),
+)
+named = st.lists(st.sampled_from(["a1", "a2", "b1"]), min_size=1, max_size=2, unique=True).map(
+    lambda ids: GPURequest(count=len(ids), devices=tuple(ids))
 )
 limits = st.builds(
     Limits,
@@ -177,6 +181,9 @@ class Installation(RuleBasedStateMachine):
             assert tables.devices[device].mode is lease.request.sharing
             assert tables.devices[device].simulated or device not in self.unseen, "S7: settling"
         assert len(lease.devices) == lease.request.count
+        assert lease.request.node in (None, lease.node), "another node than asked for"
+        wanted = lease.request.devices
+        assert not wanted or set(lease.devices) == set(wanted), "others than asked for by name"
         limit = self.state.settings.limits
         mine = sum(len(x.claims) for x in live if x.key.user == lease.key.user)
         assert limit.per_user is None or not lease.claims or mine <= limit.per_user, "S6"
@@ -207,7 +214,9 @@ class Installation(RuleBasedStateMachine):
         for name in NODES:
             self.reconcile(name, {device.id: DeviceStatus() for device in DEVICES})
 
-    @rule(user=st.sampled_from(USERS), request=requests, boot=st.sampled_from("12"))
+    @rule(
+        user=st.sampled_from(USERS), request=requests | requests | named, boot=st.sampled_from("12")
+    )
     def submit(self, user: str, request: GPURequest, boot: str) -> None:
         self.ids += 1
         self.do(
@@ -217,6 +226,7 @@ class Installation(RuleBasedStateMachine):
                 groups=GROUPS[key(user).user],
                 request=request,
                 boot_id=boot,
+                admin=True,
             )
         )
 

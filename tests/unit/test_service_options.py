@@ -60,6 +60,9 @@ def options(**values: Any) -> GPUScheduler:
         ({"url": "https://127.0.0.1:1"}, "want http://ADDRESS:PORT"),
         ({"url": "http://127.0.0.1:99999"}, "want http://ADDRESS:PORT"),
         ({"url": "127.0.0.1:8750"}, "want http://ADDRESS:PORT"),
+        ({"node_pools": {"a100": []}}, "want a name and a list of names of machines"),
+        ({"node_pools": {"": ["n1"]}}, "want a name and a list of names of machines"),
+        ({"node_pools": {"a100": "n1"}}, "node_pools"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_allowed(values: dict[str, Any], says: str) -> None:
@@ -93,6 +96,12 @@ def test_the_scheduler_gets_the_numbers() -> None:
     )
     assert (settings.memory_reserve, settings.cpu_overcommit) == (0.1, 4.0)
     assert settings.bind_deadline == 60.0
+
+
+def test_pools_of_machines_reach_the_scheduler() -> None:
+    settings = options(node_pools={"a100": ["gpu-0*", "gpu-17"]}).settings()
+    assert settings.pools == {"a100": ("gpu-0*", "gpu-17")}
+    assert options().settings().pools == {}
 
 
 def test_the_hub_s_address_is_used_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,26 @@ async def test_nothing_changes_so_a_line_comes_to_keep_the_connection_alive(
         async with world.ask("bob") as bob:
             first = await bob.until(reason="waiting_for_devices")
             assert await bob.line() == first == await bob.line()
+
+
+async def test_a_machine_a_pool_and_named_gpus_may_be_asked_for(tmp_path: Path) -> None:
+    world = World(tmp_path, node_pools={"lab": ["n*"]})
+    async with world.running():
+        client = world.client()
+        wanted = GPURequest(count=1, node="n1", pool="lab", devices=("SIMULATED-n1-1",))
+        ask = Ask(user="root", server="", groups=(), profile="", request=wanted, admin=True)
+        async with aclosing(client.request(ask)) as answers:
+            async for answer in answers:
+                if isinstance(answer, Granted):
+                    assert [device.id for device in answer.devices] == ["SIMULATED-n1-1"]
+        for other, reason in (
+            (replace(ask, user="eve", admin=False), "admin_only"),
+            (replace(ask, user="bob", request=replace(wanted, pool="x")), "impossible"),
+        ):
+            with pytest.raises(RefusedError) as refused:
+                async for _ in client.request(other):
+                    pass
+            assert refused.value.reason == reason
+        rows = json.loads((await world.fetch("api/internal/summary")).body)["devices"]
+        assert [(row["capability"], row["pools"]) for row in rows] == [(None, ["lab"])] * 2
+        await client.close()
