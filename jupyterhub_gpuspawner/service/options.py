@@ -58,7 +58,8 @@ class GPUScheduler(PolicyOptions):
         help="""Database of all leases and waiting requests.
 
         A SQLAlchemy URL: ``sqlite:////folder/ledger.sqlite`` (four slashes: an absolute
-        path) or ``postgresql+psycopg://user@host/name``. Not the Hub's own database.
+        path) or ``postgresql+psycopg://user:password@host/name`` (with the extra
+        ``postgresql``). Not the Hub's own database.
         Empty (the default): ``ledger.sqlite`` in ``state_dir``.
 
         .. versionadded:: 0.1

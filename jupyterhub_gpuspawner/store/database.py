@@ -20,6 +20,10 @@ from .place import Place, find, prepare_file, prepare_folder
 
 #: seconds to wait for another program's lock; the scheduler is better told soon
 BUSY_TIMEOUT = 0.25
+#: seconds that a database server gets to take a connection
+CONNECT_TIMEOUT = 5
+#: seconds after which a database server that says nothing at all counts as gone, and we for it
+_SILENCE = 15
 #: two numbers that name our advisory lock in a PostgreSQL database ("gpus", "ledg")
 _ADVISORY = (0x67707573, 0x6C656467)
 #: bytes; SQLite checks a file up to this size in well under a second when it is opened
@@ -70,13 +74,7 @@ class Database:
         is not known whether a writing one happened; every other error means that it did not.
         """
         with self._guard:
-            try:
-                connection = self._connect()
-                connection.info["write"] = write
-                transaction = connection.begin()
-            except Exception as error:
-                self.disconnect()
-                raise self._translate(error) from error
+            connection = self._begin(write)
             try:
                 yield connection
             except BaseException as error:
@@ -85,7 +83,7 @@ class Database:
                     raise self._translate(error) from error
                 raise
             try:
-                transaction.commit()
+                connection.commit()
             except BaseException as error:
                 self._roll_back(connection)
                 if isinstance(error, Exception):
@@ -111,6 +109,21 @@ class Database:
                     connection.close()
             if self._lock is not None:
                 self._lock.close()
+
+    def _begin(self, write: bool) -> Connection:
+        """Return the connection in a transaction; a connection that has died is made anew once."""
+        old = self._connection is not None and self.place.path is None
+        try:
+            connection = self._connect()
+            connection.info["write"] = write
+            connection.begin()
+        except Exception as error:
+            self.disconnect()
+            if old and isinstance(error, SQLAlchemyError):
+                # Nothing was done on it yet: the server may only have been restarted.
+                return self._begin(write)
+            raise self._translate(error) from error
+        return connection
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -156,7 +169,17 @@ def _engine(place: Place) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(place.url, poolclass=NullPool)
+        # A server whose machine is cut off gives no error: the kernel has to make one.
+        arguments = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "keepalives_idle": _SILENCE // 3,
+            "keepalives_interval": _SILENCE // 3,
+            "keepalives_count": 2,
+            "tcp_user_timeout": _SILENCE * 1000,
+            **{name: str(value) for name, value in place.url.query.items()},
+        }
+        engine = create_engine(place.url, poolclass=NullPool, connect_args=arguments)
+        event.listen(engine, "connect", _set_up_postgresql)
         event.listen(engine, "begin", _begin_postgresql)
     return engine
 
@@ -169,6 +192,22 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
+    finally:
+        cursor.close()
+
+
+def _set_up_postgresql(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    try:
+        # An answered commit survives a crash, also where the server was set to be quick.
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) "
+            "WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        # The lock of a scheduler whose machine lost its power must not hold for hours.
+        for name, value in (("idle", _SILENCE), ("interval", 5), ("count", 3)):
+            cursor.execute(f"SET tcp_keepalives_{name} = {value}")
+        connection.commit()
     finally:
         cursor.close()
 

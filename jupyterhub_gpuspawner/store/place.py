@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ def find(url: str) -> Place:
     backend = parsed.get_backend_name()
     name = parsed.render_as_string(hide_password=True)
     if backend == "postgresql":
-        return Place(url=parsed, name=name, path=None)
+        return Place(url=_with_driver(parsed, name), name=name, path=None)
     if backend != "sqlite":
         raise LedgerError(f"ledger {name}: {backend} is not supported; use sqlite or postgresql")
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite") or parsed.query:
@@ -48,6 +49,21 @@ def find(url: str) -> Place:
         )
     path = os.path.realpath(str(parsed.database))
     return Place(url=parsed.set(database=path), name=path, path=path)
+
+
+def _with_driver(url: URL, name: str) -> URL:
+    """Return a PostgreSQL URL that names the one driver we know."""
+    if "password" in url.query:
+        # this part of a URL is shown in messages
+        raise LedgerError("the ledger's URL has its password after the ?; write USER:PASSWORD@HOST")
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise LedgerError(f"ledger {name}: use postgresql+psycopg://, no other driver is tested")
+    if importlib.util.find_spec("psycopg") is None:
+        raise LedgerError(
+            f"ledger {name}: the driver psycopg is missing; "
+            "run: pip install 'jupyterhub-gpuspawner[postgresql]'"
+        )
+    return url.set(drivername="postgresql+psycopg")
 
 
 def prepare_folder(path: str) -> None:

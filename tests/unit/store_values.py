@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sqlite3
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jupyterhub_gpuspawner.scheduler.decisions import (
     Decision,
@@ -90,6 +93,55 @@ def new_ledger(path: Path) -> Ledger:
     ledger = Ledger.open(f"sqlite:///{path}")
     ledger.raise_epoch()
     return ledger
+
+
+class Place(Protocol):
+    """Where a test's ledger is: a file, or a database on a PostgreSQL server."""
+
+    url: str
+    #: a child that the scheduler forked may outlive it without keeping the ledger
+    forks: bool
+
+    def new(self) -> Ledger:
+        """A migrated, empty ledger here, in its first epoch. Close it."""
+
+    def outside(self, statement: str) -> None:
+        """Another program changes what is here."""
+
+    def holder(self, pid: int) -> str:
+        """What the refusal of a second scheduler says about the first, process ``pid``."""
+
+    def open_freed(self) -> Ledger:
+        """Open it after its holder was killed."""
+
+
+Places = Callable[[], AbstractContextManager[Place]]
+
+
+class SQLitePlace:
+    """A :class:`Place` that is a file."""
+
+    forks = True
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"sqlite:///{path}"
+        self._path = path
+
+    def new(self) -> Ledger:
+        return new_ledger(self._path)
+
+    def outside(self, statement: str) -> None:
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            connection.execute(statement)
+        finally:
+            connection.close()
+
+    def holder(self, pid: int) -> str:
+        return f"in use by process {pid} "
+
+    def open_freed(self) -> Ledger:
+        return Ledger.open(self.url)
 
 
 def whole_journal(ledger: Ledger) -> list[JournalRow]:

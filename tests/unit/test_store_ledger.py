@@ -1,52 +1,41 @@
-"""What the ledger keeps, refuses and gives back."""
+"""What the ledger keeps, refuses and gives back; ``tests/postgres`` runs this file too."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from sqlalchemy.dialects import postgresql
 
-from jupyterhub_gpuspawner.errors import DoubleClaim, LedgerError, LedgerFenced, LedgerFull
+from jupyterhub_gpuspawner.errors import DoubleClaim, LedgerError, LedgerFenced
 from jupyterhub_gpuspawner.scheduler.decisions import EntryStored, LeaseStored, Noted
 from jupyterhub_gpuspawner.scheduler.models import Claim, EntryState, LeaseState
 from jupyterhub_gpuspawner.store import Ledger, Snapshot, replay
-from jupyterhub_gpuspawner.store.writer import Writer
 from tests.unit.store_values import (
+    Place,
     ended,
     entry,
     grant,
     key,
     lease,
-    new_ledger,
     one_of_each,
     whole_journal,
 )
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    ledger = new_ledger(path)
+def ledger(place: Place) -> Iterator[Ledger]:
+    ledger = place.new()
     yield ledger
     ledger.close()
 
 
-def test_what_was_committed_is_there_after_a_restart(ledger: Ledger, path: Path) -> None:
+def test_what_was_committed_is_there_after_a_restart(ledger: Ledger, place: Place) -> None:
     node, device, leased, waiting, _ = one_of_each()
     ledger.commit(one_of_each(), now=5.0)
     ledger.close()
-    with Ledger.open(f"sqlite:///{path}") as again:
+    with Ledger.open(place.url) as again:
         assert again.id == ledger.id
         assert again.load() == Snapshot(
             entries=(waiting.entry,),  # type: ignore[union-attr]
@@ -67,17 +56,17 @@ def test_journal_rows_carry_time_and_epoch_and_come_in_pages(ledger: Ledger) -> 
     assert [row.seq for row in first + rest] == sorted({row.seq for row in first + rest})
 
 
-def test_every_epoch_is_higher_also_after_a_restart(ledger: Ledger, path: Path) -> None:
+def test_every_epoch_is_higher_also_after_a_restart(ledger: Ledger, place: Place) -> None:
     assert (ledger.epoch, ledger.raise_epoch(), ledger.epoch) == (1, 2, 2)
     ledger.close()
-    with Ledger.open(f"sqlite:///{path}") as again:
+    with Ledger.open(place.url) as again:
         assert again.epoch == 0
         assert again.raise_epoch() == 3
 
 
-def test_nothing_is_written_before_an_epoch_was_raised(ledger: Ledger, path: Path) -> None:
+def test_nothing_is_written_before_an_epoch_was_raised(ledger: Ledger, place: Place) -> None:
     ledger.close()
-    with Ledger.open(f"sqlite:///{path}") as again:
+    with Ledger.open(place.url) as again:
         with pytest.raises(LedgerFenced, match="epoch 0 is not the current one"):
             again.commit(grant(1), now=0.0)
         assert again.load() == Snapshot()
@@ -141,7 +130,7 @@ def test_a_value_that_could_not_be_read_again_is_not_stored(ledger: Ledger) -> N
 
 
 def test_odd_names_are_kept_as_they_are(ledger: Ledger) -> None:
-    user = "<img src=x onerror=alert(1)>' OR 1=1 --\x00%s\N{SNOWMAN}"
+    user = "<img src=x onerror=alert(1)>' OR 1=1 -- %s %(id)s \N{SNOWMAN}"
     kept = replace(lease("a", "GPU-1", user=user), note="\ud800 last words\x00")
     ledger.commit([LeaseStored(lease=kept)], now=0.0)
     assert ledger.load().leases == (kept,)
@@ -197,11 +186,9 @@ def test_a_pruned_journal_is_shorter_and_says_the_same(ledger: Ledger) -> None:
     assert ledger.prune_journal(before=8.0) == 0
 
 
-def test_claims_changed_from_outside_are_noticed(ledger: Ledger, path: Path) -> None:
+def test_claims_changed_from_outside_are_noticed(ledger: Ledger, place: Place) -> None:
     ledger.commit(grant(1), now=0.0)
-    with sqlite3.connect(path) as outside:
-        outside.execute("DELETE FROM claims")
-    outside.close()
+    place.outside("DELETE FROM claims")
     with pytest.raises(LedgerError, match="claims and leases contradict each other"):
         ledger.load()
 
@@ -218,46 +205,3 @@ def test_threads_take_turns(ledger: Ledger) -> None:
         thread.join()
     assert len(ledger.load().leases) == 30
     assert replay(whole_journal(ledger)) == ledger.load()
-
-
-def test_a_backup_is_a_ledger_of_its_own(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.commit(one_of_each(), now=0.0)
-    target = tmp_path / "copy.sqlite"
-    ledger.backup(str(target))
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    ledger.commit(grant(2), now=1.0)
-    with Ledger.open(f"sqlite:///{target}") as copy:
-        assert copy.id == ledger.id
-        assert [found.id for found in copy.load().leases] == ["lease-1"]
-    with pytest.raises(LedgerError, match=r"copy\.sqlite exists already"):
-        ledger.backup(str(target))
-    with pytest.raises(LedgerFull, match=r"can't be written: .*No such file"):
-        ledger.backup(str(tmp_path / "nowhere" / "copy"))
-    assert sorted(os.listdir(tmp_path)) == [
-        "copy.sqlite",
-        "copy.sqlite.lock",
-        "ledger.sqlite",
-        "ledger.sqlite-shm",
-        "ledger.sqlite-wal",
-        "ledger.sqlite.lock",
-    ]
-
-
-def test_the_database_is_set_up_for_durability(ledger: Ledger) -> None:
-    with ledger._database.transaction(write=False) as connection:
-        asked = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys")
-        }
-        plan = connection.exec_driver_sql(
-            "EXPLAIN QUERY PLAN SELECT payload FROM leases WHERE live IS 1"
-        ).one()
-    assert asked == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-    assert "leases_one_live" in plan[-1]
-
-
-def test_statements_exist_for_postgresql_too() -> None:
-    writer = Writer(postgresql.dialect())  # type: ignore[no-untyped-call]
-    assert "ON CONFLICT (id) DO UPDATE SET state = excluded.state" in writer._leases._sql
-    assert writer._leases._names is None
-    assert "RETURNING" not in writer._journal._sql

@@ -50,6 +50,8 @@ def test_each_ledger_has_an_id_of_its_own(tmp_path: Path) -> None:
         ("sqlite://", "in memory forgets every lease at a restart; give a file"),
         ("sqlite:///:memory:", "in memory forgets every lease"),
         ("sqlite:///file:x?uri=true", "takes a file path and nothing else"),
+        ("postgresql://u@h/db?password=secret", "password after the"),
+        ("postgresql+asyncpg://u:secret@h/db", "no other driver is tested"),
         ("mysql://u:secret@h/db", r"mysql://u:\*\*\*@h/db: mysql is not supported; use sqlite or"),
     ],
 )
@@ -57,6 +59,15 @@ def test_a_wrong_url_is_refused_with_what_to_do(url: str, words: str) -> None:
     with pytest.raises(LedgerError, match=words) as caught:
         Ledger.open(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_missing_driver_is_named_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = r"psycopg is missing; run: pip install 'jupyterhub-gpuspawner\[postgresql\]'$"
+    with pytest.raises(LedgerError, match=words):
+        Ledger.open("postgresql://gpus:secret@h/db")
 
 
 def _directory(path: Path) -> None:
@@ -217,6 +228,23 @@ class _Answer(Exception):
     def __init__(self, text: str, sqlstate: str) -> None:
         super().__init__(text)
         self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("FATAL: no pg_hba.conf entry for host", "let this machine and user in"),
+        ('FATAL: role "x" does not exist', "look at the user in the ledger's URL"),
+        ('FATAL: database "x" does not exist', "create it: createdb --owner USER NAME"),
+        ("permission denied for schema public", "make the ledger's user the owner"),
+        ("FATAL: the database system is starting up", "tried again by itself"),
+        ("FATAL: sorry, too many clients already", "tried again by itself"),
+    ],
+)
+def test_what_a_database_server_refuses_comes_with_what_to_do(text: str, advice: str) -> None:
+    error = DBAPIError("", {}, _Answer(f"connection failed: {text}", ""))
+    assert f"{text}; " in str(translate(error, "x"))
+    assert advice in str(translate(error, "x"))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -32,10 +29,8 @@ from jupyterhub_gpuspawner.scheduler.models import (
     NodeState,
 )
 from jupyterhub_gpuspawner.store import Ledger, replay
-from tests.unit.store_values import entry, key, new_ledger, whole_journal
+from tests.unit.store_values import Places, entry, key, whole_journal
 
-# In memory where that is possible: durability is not what this test is about.
-_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _ATOMS = [("GPU-1", 0), ("GPU-2", 0), ("GPU-2", 1)]
 
 
@@ -111,10 +106,6 @@ def _run(ledger: Ledger, steps: list[Any]) -> None:
 
 @given(steps=_steps)
 @settings(max_examples=15, deadline=None)
-def test_the_journal_replays_to_what_load_gives(steps: list[Any]) -> None:
-    with tempfile.TemporaryDirectory(dir=_FOLDER) as folder:
-        ledger = new_ledger(Path(folder) / "ledger.sqlite")
-        try:
-            _run(ledger, steps)
-        finally:
-            ledger.close()
+def test_the_journal_replays_to_what_load_gives(places: Places, steps: list[Any]) -> None:
+    with places() as place, place.new() as ledger:
+        _run(ledger, steps)
