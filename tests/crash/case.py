@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from tests.auditor import book as books
 from tests.auditor.verdict import Verdict
 from tests.crash.channel import Dead
 from tests.crash.lab import TOKEN, Lab, World
@@ -191,7 +192,7 @@ def _recover(stage: Stage) -> tuple[float, Verdict, str]:
         try:
             kept = {user for user in kept if stage.hub.ask("poll", user=user) is None}
             verdict = _judge(stage, kept)
-            trouble = "" if not verdict.ok else _free_again(stage, kept)
+            trouble = "" if not verdict.ok else _settled(stage, kept)
         except (Dead, RuntimeError, OSError, ValueError, http.client.HTTPException) as error:
             trouble = repr(error)
         took = time.monotonic() - begun
@@ -210,8 +211,11 @@ def _judge(stage: Stage, kept: set[str]) -> Verdict:
     return stage.auditor.judge(running=kept)
 
 
-def _free_again(stage: Stage, kept: set[str]) -> str:
-    """The service's own words: each device is busy or free as it should be. Else what differs."""
+def _settled(stage: Stage, kept: set[str]) -> str:
+    """Whether nothing is under way any more: the ledger's words and the service's. Else what is."""
+    leases = books.read(str(stage.world.ledger)).leases.values()
+    if stopping := sorted(str(one["key"]["user"]) for one in leases if one["target"] == "gone"):
+        return f"not known to be gone yet: {', '.join(stopping)}"
     status, summary = _ask(stage.world, "GET", "summary", None)
     if status != 200:
         return f"summary: {status} {summary}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -90,6 +91,17 @@ class Child:
                 os.kill(self.pid, 9)
         with self._news:
             self._news.wait_for(lambda: self.gone, 10)
+        _wait_for_end(self.pid, 10)
+
+
+def _wait_for_end(pid: int, seconds: float) -> None:
+    """Until a process has closed everything: its connection may end before it leaves its port."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            select.select([handle], [], [], seconds)
+        finally:
+            os.close(handle)
 
 
 class Listener:

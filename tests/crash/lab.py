@@ -75,16 +75,21 @@ class Zygote:
 
 
 class Lab:
-    """What all cases of one thread of work share; a context manager."""
+    """What all cases of one thread of work share."""
 
     def __init__(self, zygote: Zygote, engine: CaseEngine, folder: Path) -> None:
         self.zygote = zygote
         self.engine = engine
         self.folder = folder
-        self.port = _free_port()
+        self._port = Port()
+        self.port = self._port.number
         self.template = folder / "template.sqlite"
         if not self.template.exists():
             _make_template(self.template)
+
+    def close(self) -> None:
+        """Give its port back."""
+        self._port.close()
 
 
 def _make_template(path: Path) -> None:
@@ -93,16 +98,38 @@ def _make_template(path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], cwd=REPOSITORY, check=True)
 
 
-def _free_port() -> int:
-    """A port below those that the kernel gives out by itself: it stays ours while unused."""
-    for port in random.SystemRandom().sample(range(20000, 30000), 200):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port")
+class Port:
+    """A port of 127.0.0.1 that is ours until it is closed, also while nothing listens there.
+
+    It is below those that the kernel gives out by itself; the labs of other processes see by an
+    abstract socket, which ends with this process, that it is taken.
+    """
+
+    def __init__(self) -> None:
+        for number in random.SystemRandom().sample(range(20000, 30000), 200):
+            mark = socket.socket(socket.AF_UNIX)
+            if _bound(mark, f"\0gpus-crash-{number}") and _bindable(number):
+                self.number, self._mark = number, mark
+                return
+            mark.close()
+        raise RuntimeError("no free port")
+
+    def close(self) -> None:
+        """Give it back."""
+        self._mark.close()
+
+
+def _bindable(number: int) -> bool:
+    with socket.socket() as probe:
+        return _bound(probe, ("127.0.0.1", number))
+
+
+def _bound(one: socket.socket, address: str | tuple[str, int]) -> bool:
+    try:
+        one.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 class World:
