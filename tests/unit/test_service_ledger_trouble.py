@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from jupyterhub_gpuspawner.errors import (
     LedgerLocked,
     LedgerUnknown,
 )
-from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
+from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored, Noted
 from jupyterhub_gpuspawner.service import actor, runtime
 from tests.unit.service_world import FakeLedger, Stream, World
 
@@ -80,6 +81,25 @@ async def test_calls_in_trouble_are_answered_503_with_the_reason(world: World) -
         response = await world.fetch("api/internal/summary")
         assert response.code == 503
         assert (await world.fetch("api/health")).code == 200
+
+
+async def test_a_decision_is_told_after_it_is_stored(world: World) -> None:
+    note, order = Noted(kind="test", text="a fact"), list[str]()
+    commit = world.ledger.commit
+
+    def stored(decisions: Sequence[Decision], now: float) -> None:
+        commit(decisions, now)
+        order.extend("stored" for decision in decisions if decision == note)
+
+    async with world.running():
+        world.ledger.commit = stored  # type: ignore[method-assign]
+        actor = world.desk.actor
+        assert actor is not None
+        actor.listeners.append(
+            lambda state, decisions: order.extend("heard" for d in decisions if d == note)
+        )
+        await actor.post_then(note, lambda state: order.append("answered"))
+    assert order == ["stored", "answered", "heard"]
 
 
 async def test_a_commit_whose_answer_was_lost_is_found_again(world: World) -> None:
