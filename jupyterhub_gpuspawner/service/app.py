@@ -1,19 +1,22 @@
 """The service as a program: options, port, and the loop that everything runs in.
 
 The Hub waits for this service, and so does whoever restarts it: so the port answers first, and
-only then comes what takes seconds to import.
+only then comes what takes seconds to import: the scheduler, and last the pages for people.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
 import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -24,6 +27,7 @@ from traitlets.config import Application
 
 from .. import __version__
 from ..errors import ConfigError, LedgerFenced
+from . import waiting
 from .headers import protect
 from .options import GPUScheduler
 from .service_token import service_token
@@ -35,23 +39,34 @@ if TYPE_CHECKING:
 __all__ = ["GPUScheduler", "SchedulerApp", "add_routes", "web_application"]
 
 log = logging.getLogger("gpus")
+T = TypeVar("T")
 
 #: bytes of a request's body
 LARGEST_BODY = 1024 * 1024
 #: seconds the tasks get to end
 STOP_LIMIT = 5.0
+#: seconds for the ledger to open before the pages are brought all the same
+OPEN_LIMIT = 10.0
+#: seconds that a browser waits for the pages
+PAGES_LIMIT = 10.0
 
 
 class EarlyHandler(RequestHandler):
-    """Answers while the rest is being imported, and later for addresses that do not exist."""
+    """Answers while the rest is being imported, and later for addresses that do not exist.
+
+    While only the pages are missing, who asks for one waits for it.
+    """
 
     def set_default_headers(self) -> None:
         protect(self)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         self.set_header("Content-Type", "application/json")
         path = self.request.path
-        if self.settings["ready"]:
+        pages: asyncio.Event = self.settings["pages"]
+        if self._may_wait(path) and await waiting.happens(pages, PAGES_LIMIT):
+            self.redirect(self.request.uri or path)
+        elif pages.is_set():
             self.set_status(404)
             self.finish(_json(reason="not_found", message="There is nothing at this address."))
         elif path.endswith("/api/health"):
@@ -72,6 +87,11 @@ class EarlyHandler(RequestHandler):
             self.set_header("Content-Type", "text/plain")
             self.set_header("Refresh", "1")
             self.finish("The scheduler is starting.")
+
+    def _may_wait(self, path: str) -> bool:
+        prefix = self.settings["prefix"]  # "" = not even the API is there
+        early = bool(prefix) and not self.settings["pages"].is_set()
+        return early and path.startswith(prefix) and "/api/" not in path
 
 
 def _json(**values: Any) -> str:
@@ -161,10 +181,22 @@ async def serve(options: GPUScheduler) -> int:
         hub = modules.HubAPI.from_environment()
         pool = modules.EnginePool(options.docker_host or None, timeout=options.engine_timeout)
         outside = modules.real_outside(options, pool, hub.start if hub else None)
-        add_routes(web, prefix, desk)
+        importing = threading.Lock()
+        outside = replace(outside, open_ledger=_holding(importing, outside.open_ledger))
+        add_api(web, prefix, desk)
+        runtime = modules.Runtime(options, desk, outside, on_fenced=fenced)
+        parts = [
+            asyncio.create_task(runtime.run(), name="runtime"),
+            asyncio.create_task(_bring_pages(web, prefix, desk, importing), name="pages"),
+        ]
         try:
-            await modules.Runtime(options, desk, outside, on_fenced=fenced).run()
+            # the runtime only ever fails
+            await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
+            for part in parts:
+                if part.done():
+                    part.result()
         finally:
+            await waiting.end(parts)
             pool.close()
 
     running = asyncio.create_task(live(), name="runtime")
@@ -186,11 +218,40 @@ def _import_the_rest() -> Any:
     return everything
 
 
+def _holding(lock: threading.Lock, work: Callable[[], T]) -> Callable[[], T]:
+    def call() -> T:
+        with lock:
+            return work()
+
+    return call
+
+
+async def _bring_pages(
+    web: WebApplication, prefix: str, desk: Desk, importing: threading.Lock
+) -> None:
+    """Add the pages, for people. JupyterHub's login takes as long to import as all else together.
+
+    Not while the ledger is opened: both may import alembic, whose modules import each other.
+    """
+
+    def load() -> None:
+        held = importing.acquire(timeout=OPEN_LIMIT)
+        try:
+            importlib.import_module(".pages", __package__)
+        finally:
+            if held:
+                importing.release()
+
+    await asyncio.get_running_loop().run_in_executor(None, load)
+    add_pages(web, prefix, desk)
+
+
 def web_application() -> WebApplication:
     """An application that answers everything with "starting"."""
     return WebApplication(
         default_handler_class=EarlyHandler,
-        ready=False,
+        pages=asyncio.Event(),
+        prefix="",
         cookie_secret=os.urandom(32),
         log_function=_log_request,
         autoreload=False,
@@ -200,10 +261,24 @@ def web_application() -> WebApplication:
 
 def add_routes(web: WebApplication, prefix: str, desk: Desk) -> None:
     """Add all routes under ``prefix``, which begins and ends with ``/``."""
-    from .everything import api_internal, pages
+    add_api(web, prefix, desk)
+    add_pages(web, prefix, desk)
 
-    web.add_handlers(".*", [*api_internal.routes(prefix, desk), *pages.routes(prefix, desk)])
-    web.settings["ready"] = True
+
+def add_api(web: WebApplication, prefix: str, desk: Desk) -> None:
+    """Add the routes of the API under ``prefix``."""
+    from . import api_internal
+
+    web.add_handlers(".*", api_internal.routes(prefix, desk))
+    web.settings["prefix"] = prefix
+
+
+def add_pages(web: WebApplication, prefix: str, desk: Desk) -> None:
+    """Add the routes of the pages under ``prefix``, the last ones."""
+    from . import pages
+
+    web.add_handlers(".*", pages.routes(prefix, desk))
+    web.settings["pages"].set()
 
 
 def _log_request(handler: Any) -> None:

@@ -1,9 +1,12 @@
-"""What takes long to import, in one place: :mod:`.app` imports it when the port answers."""
+"""What takes long to import, in one place: :mod:`.app` imports it when the port answers.
+
+The pages are not here: who waits for a GPU does not need them.
+"""
 
 from __future__ import annotations
 
 from ..engine.pool import EnginePool
-from . import api_internal, pages
+from . import api_internal
 from .desk import Desk
 from .pace import Pace
 from .requeue import HubAPI
@@ -16,6 +19,5 @@ __all__ = [
     "Pace",
     "Runtime",
     "api_internal",
-    "pages",
     "real_outside",
 ]

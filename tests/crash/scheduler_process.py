@@ -8,12 +8,13 @@ from typing import Any
 
 from traitlets.config import Config
 
-from jupyterhub_gpuspawner.service import everything, reconciler, runtime
+from jupyterhub_gpuspawner.service import everything, pages, reconciler, runtime
 from jupyterhub_gpuspawner.service.app import serve
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from tests.crash import child
 
-__all__ = ["everything", "main"]
+#: imported once, before the fork
+__all__ = ["everything", "main", "pages"]
 
 
 def main(order: dict[str, Any]) -> None:

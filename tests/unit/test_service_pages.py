@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from jupyterhub_gpuspawner.errors import LedgerFull
 from jupyterhub_gpuspawner.scheduler.events import NodeReported
 from jupyterhub_gpuspawner.scheduler.models import DeviceStatus, Health
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
-from jupyterhub_gpuspawner.service import actor, pages, runtime
+from jupyterhub_gpuspawner.service import actor, app, pages, runtime
+from tests.unit import service_world
 from tests.unit.service_world import FakeLedger, World
 
 NASTY = "<img src=x onerror=alert(1)>"
@@ -226,3 +228,43 @@ async def test_health_tells_phase_and_version(world: World) -> None:
     assert answer["ok"] is True
     assert (answer["phase"], answer["reason"]) == ("serving", None)
     assert answer["version"]
+
+
+async def test_the_api_answers_while_the_pages_are_still_imported(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_world, "add_routes", app.add_api)
+    async with world.running():
+        assert (await world.fetch("api/internal/summary")).code == 200
+        assert (await world.fetch("api/health")).code == 200
+
+
+async def test_who_asks_for_a_page_early_gets_it_when_it_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def api_first(web: Any, prefix: str, desk: Any) -> None:
+        app.add_api(web, prefix, desk)
+        made.append(web)
+
+    monkeypatch.setattr(service_world, "add_routes", api_first)
+    async with world.running():
+        asked = asyncio.ensure_future(world.fetch("metrics", token=None))
+        assert (await world.fetch("api/health")).code == 200
+        assert not asked.done()
+        app.add_pages(made[0], service_world.PREFIX, world.desk)
+        answer = await asked
+        assert (answer.code, answer.headers["Location"]) == (302, f"{service_world.PREFIX}metrics")
+
+
+async def test_an_early_request_is_not_led_to_another_host(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_world, "add_routes", app.add_api)
+    async with world.running():
+        host = world.url.removesuffix(service_world.PREFIX)
+        answer = await world.http.fetch(
+            f"{host}//evil.example{service_world.PREFIX}", follow_redirects=False
+        )
+        assert (answer.code, answer.body) == (200, b"The scheduler is starting.")
