@@ -287,6 +287,7 @@ def test_addresses_of_the_environment_are_checked(
 # -- options of the service's command ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -32,6 +32,7 @@ async def spec_of(
 PROTECTED = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "all"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

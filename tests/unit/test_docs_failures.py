@@ -11,6 +11,9 @@ import pytest
 
 from tests.faults import words
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/howto/when-docker-fails.md").read_text(encoding="utf-8")
 #: cells that describe instead of quoting

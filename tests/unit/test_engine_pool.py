@@ -20,6 +20,9 @@ from jupyterhub_gpuspawner.engine.pool import EnginePool
 from jupyterhub_gpuspawner.errors import EngineError, EngineUnknown
 from tests.unit.engine_fakes import Answer, ReplayEngine
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 LONG = 5.0
 
 

@@ -67,6 +67,7 @@ def test_the_next_range_follows_where_one_is_full() -> None:
     assert list(map(str, found)) == ["11.9.0.0/28"]
 
 
+@pytest.mark.slow
 @given(
     taken=st.lists(
         st.tuples(st.integers(0, 255), st.integers(24, 32)).map(

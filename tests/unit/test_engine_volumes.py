@@ -72,6 +72,7 @@ def test_names_that_read_alike_stay_apart() -> None:
     assert volumes.home_volume_name("al.ice", "o1") != volumes.home_volume_name("al-ice", "o2")
 
 
+@pytest.mark.slow
 @given(user=st.text(max_size=255), server=st.text(max_size=40))
 def test_every_user_gets_names_that_docker_and_dns_accept(user: str, server: str) -> None:
     for name in (

@@ -16,6 +16,9 @@ from tests.auditor import Auditor
 from tests.auditor.history import PREFIX
 from tests.fake_engine import FakeEngine
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeEngine]:

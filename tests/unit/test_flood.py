@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+import pytest
+
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.models import GPURequest, LeaseState, ServerKey
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.service.pace import Pace
 from tests.unit.scheduler_world import World, key
+
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
 
 #: seconds between two looks of everybody
 STEP = 0.5

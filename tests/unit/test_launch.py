@@ -13,6 +13,9 @@ from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.errors import RefusedError
 from tests.unit.hub_fakes import World, no_waiting, ours, settle, spawner_of
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 #: more than the calls of one spawn with its clean-up
 MANY = 22
 

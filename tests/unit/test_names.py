@@ -68,6 +68,7 @@ def name_makers() -> dict[str, Callable[[str, str], str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", name_makers())
 def test_names_are_valid_and_distinct_for_any_pair(what: str) -> None:
     make = name_makers()[what]

@@ -97,6 +97,7 @@ def submit(page):
     return data
 
 
+@pytest.mark.slow
 def test_each_open_profile_is_shown_and_the_default_is_chosen():
     page = form()
     slugs = [radio["value"] for radio in page.find_all("input", {"type": "radio"})]

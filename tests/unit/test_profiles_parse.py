@@ -336,6 +336,7 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("jupyterhub_gpuspawner.engine.limits") is None,
     reason="engine.limits is not there",

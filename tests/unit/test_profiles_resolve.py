@@ -273,6 +273,7 @@ def test_who_may_use_no_profile_is_told_so():
         profiles.resolve(None, groups=["students"])
 
 
+@pytest.mark.slow
 def test_deep_and_large_values_are_refused_without_being_walked():
     deep: list = []
     for _ in range(100_000):
@@ -329,6 +330,7 @@ def allowed_settings(groups):
     return allowed | ({("secret", 8, None)} if "staff" in groups else set())
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(options=JSON | NEARLY, groups=GROUPS)
 def test_any_json_gives_what_the_config_allows_or_a_request_error(options, groups):
@@ -345,6 +347,7 @@ def test_any_json_gives_what_the_config_allows_or_a_request_error(options, group
     assert (resolved.slug, resolved.gpus, image) in allowed_settings(groups)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(options=NEARLY, groups=GROUPS)
 def test_what_was_resolved_resolves_to_itself_and_is_json(options, groups):
@@ -404,6 +407,7 @@ def test_uploads_and_repeated_fields_are_kept_as_wrong_and_then_refused(values):
     assert "as text" in refusal(options).user_message
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.dictionaries(

@@ -180,6 +180,7 @@ class Walk:
 BAD = DeviceStatus(health=Health.BAD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_long_walk_keeps_every_rule(policy: str, seed: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -456,7 +457,7 @@ class Installation(RuleBasedStateMachine):
         assert [(w.entry.id, w.reason) for w in line] == twin
 
 
-TestInstallation = Installation.TestCase
+TestInstallation = pytest.mark.slow(Installation.TestCase)
 TestInstallation.settings = settings(
     max_examples=25,
     stateful_step_count=40,

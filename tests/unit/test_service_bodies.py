@@ -15,6 +15,9 @@ from jupyterhub_gpuspawner.scheduler.models import GPURequest, Mode
 from jupyterhub_gpuspawner.service import bodies
 from tests.unit.service_world import World
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -27,6 +27,9 @@ from jupyterhub_gpuspawner.service.inventory import foreign_use, merged, occupie
 from tests.unit.service_world import World
 from tests.unit.test_service_reconcile import C1, C2, seen
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 G0 = Device(id="GPU-0", node="n1", index=0, memory=8 * GIB)
 G1 = Device(id="GPU-1", node="n1", index=1, memory=8 * GIB)

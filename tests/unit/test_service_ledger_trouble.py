@@ -23,6 +23,9 @@ from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored, Not
 from jupyterhub_gpuspawner.service import actor, runtime
 from tests.unit.service_world import FakeLedger, Stream, World
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def test_a_clock_that_is_set_back_gives_nothing() -> None:
     assert made.take("ann", 0.0) > 0
 
 
+@pytest.mark.slow
 def test_a_flood_of_names_does_not_stay_in_memory() -> None:
     made = Pace(per_minute=60, burst=2)
     for number in range(10 * pace.REMEMBERED):
@@ -57,6 +59,7 @@ def test_a_flood_of_names_does_not_stay_in_memory() -> None:
     assert len(made) <= pace.REMEMBERED
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     st.floats(1, 600),

@@ -18,6 +18,9 @@ from jupyterhub_gpuspawner.service import actor, app, pages, runtime
 from tests.unit import service_world
 from tests.unit.service_world import FakeLedger, World
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 NASTY = "<img src=x onerror=alert(1)>"
 
 

@@ -37,6 +37,9 @@ from jupyterhub_gpuspawner.service.reconcile import (
 )
 from tests.unit.service_world import LEDGER, World
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 NOW = 10_000.0
 C1, C2 = "1" * 64, "2" * 64
 GRACES = Graces(created=120.0, exited=30.0, start=600.0)

@@ -16,6 +16,9 @@ from jupyterhub_gpuspawner.service import runtime
 from jupyterhub_gpuspawner.service.pace import Pace
 from tests.unit.service_world import LEDGER, World
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:

@@ -15,6 +15,9 @@ from jupyterhub_gpuspawner.service import requeue, runtime
 from jupyterhub_gpuspawner.service.requeue import Answer, HubAPI, meaning
 from tests.unit.service_world import FakeHub, World
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:

@@ -22,6 +22,9 @@ from jupyterhub_gpuspawner.service.supervisor import (
     Supervisor,
 )
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

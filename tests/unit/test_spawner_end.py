@@ -13,6 +13,9 @@ from jupyterhub_gpuspawner.errors import EngineUnknown, RefusedError
 from jupyterhub_gpuspawner.live_server import ContainerEnded
 from tests.unit.hub_fakes import Gone, World, no_waiting, ours, settle, spawner_of
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,9 @@ from jupyterhub_gpuspawner.errors import (
 from jupyterhub_gpuspawner.store import Ledger, replay
 from tests.unit.store_values import Place, grant, whole_journal
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ledger(place: Place) -> Iterator[Ledger]:

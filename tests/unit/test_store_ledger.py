@@ -23,6 +23,9 @@ from tests.unit.store_values import (
     whole_journal,
 )
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ledger(place: Place) -> Iterator[Ledger]:

@@ -19,6 +19,9 @@ from jupyterhub_gpuspawner.store.failures import translate
 from jupyterhub_gpuspawner.store.tables import REVISION, VERSION_TABLE, metadata
 from tests.unit.store_values import grant, new_ledger
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 _NOBODY = 65534
 
 

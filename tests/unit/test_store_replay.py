@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,9 @@ from jupyterhub_gpuspawner.scheduler.models import (
 )
 from jupyterhub_gpuspawner.store import Ledger, replay
 from tests.unit.store_values import Places, entry, key, whole_journal
+
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
 
 _ATOMS = [("GPU-1", 0), ("GPU-2", 0), ("GPU-2", 1)]
 

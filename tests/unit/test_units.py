@@ -93,6 +93,7 @@ def test_what_is_not_a_length_of_time_is_refused(value):
 TEXT = st.text(alphabet="0123456789.-+eE KMGTiBsmhdin٨\n", max_size=20)
 
 
+@pytest.mark.slow
 @given(st.one_of(TEXT, st.integers(), st.floats(), st.none(), st.binary()))
 def test_any_value_gives_a_bounded_amount_or_a_value_error(value):
     for parse, most in ((parse_memory, MAX_MEMORY), (parse_duration, MAX_DURATION)):
@@ -127,6 +128,7 @@ def test_time_is_shown_in_the_largest_unit_it_fills(seconds, text):
     assert format_duration(seconds) == text
 
 
+@pytest.mark.slow
 @given(st.integers(min_value=0, max_value=MAX_MEMORY))
 def test_shown_memory_reads_back_to_nearly_the_same(size):
     assert parse_memory(format_memory(size)) == pytest.approx(size, rel=0.06, abs=1)
