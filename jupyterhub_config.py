@@ -1,112 +1,160 @@
-"""A Hub with GPUs for one machine, ready to run: ``jupyterhub --config jupyterhub_config.py``.
+"""A Hub with GPUs for one machine, as a lab runs it: ``jupyterhub --config jupyterhub_config.py``.
 
-Everything can be set by environment variable, so that ``./quickstart`` and you use one file.
-Copy it and change it; each block says what it is for.
+Everything is set by environment variable, so that you can keep this file as it is: ``./quickstart``
+sets a few of them for a trial; for a site copy ``.env.example``, fill it in, and start with
+
+    set -a; . ./.env; set +a
+    jupyterhub --config jupyterhub_config.py
+
+(or name it in ``EnvironmentFile=`` of a systemd unit). A wrong variable is one clear line, and the
+Hub does not start. All of them: docs/reference/environment.md. What can't be said by variable is
+Python below: each block says what it is for.
 """
 
-import os
 from pathlib import Path
 
 from jupyterhub_gpuspawner import environment
 from jupyterhub_gpuspawner.hub import setup
+from jupyterhub_gpuspawner.sign_in import sign_in
+from jupyterhub_gpuspawner.site_profiles import site_profiles
 
 c = get_config()  # noqa: F821 (JupyterHub puts it there)
 
-# --- Where the Hub listens, and where it keeps its files ------------------------------------
-# On loopback by default: put a reverse proxy with TLS before it for others to reach it.
+# --- Where the Hub keeps its files --------------------------------------------------------------
 # GPUS_STATE_DIR holds the Hub's database, cookie secret, the ledger of leases and the tokens:
-# back it up, and let nobody else read it.
-state = Path(os.environ.get("GPUS_STATE_DIR", "var")).absolute()
+# back it up (docs/howto/run-it.md), and let nobody else read it. GPUS_DB_URL (or GPUS_DB_URL_FILE,
+# a file with it) is another database for the Hub, by URL; the ledger never shares it.
+state = Path(environment.text("GPUS_STATE_DIR", "var")).absolute()
 try:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
 except OSError as error:
     raise SystemExit(f"GPUS_STATE_DIR {state}: {error.strerror}") from None
+c.JupyterHub.db_url = (
+    environment.secret("GPUS_DB_URL") or f"sqlite:///{state / 'jupyterhub.sqlite'}"
+)
+c.JupyterHub.cookie_secret_file = str(state / "cookie_secret")
+# A newer JupyterHub may want another layout of its database. It then refuses to start and says
+# so: back up, and run `jupyterhub upgrade-db`. It never happens by itself, as there is no way back.
+c.JupyterHub.upgrade_db = False
+
+# --- Where it listens ---------------------------------------------------------------------------
+# On loopback by default. For others to reach it there has to be TLS, because passwords and tokens
+# travel: from a reverse proxy on this machine (then leave GPUS_BIND alone), or from the Hub's own
+# proxy, with GPUS_TLS_CERT and GPUS_TLS_KEY, and GPUS_BIND=0.0.0.0.
 port = environment.port("GPUS_PORT", 8000)
 bind = environment.address("GPUS_BIND", "127.0.0.1")
-c.JupyterHub.bind_url = f"http://[{bind}]:{port}" if ":" in bind else f"http://{bind}:{port}"
-c.JupyterHub.db_url = f"sqlite:///{state / 'jupyterhub.sqlite'}"
-c.JupyterHub.cookie_secret_file = str(state / "cookie_secret")
-proxy_api_port = environment.port("GPUS_PROXY_API_PORT", port + 1)
-c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{proxy_api_port}"
+certificate, key = environment.file("GPUS_TLS_CERT"), environment.file("GPUS_TLS_KEY")
+if bool(certificate) != bool(key):
+    raise SystemExit("GPUS_TLS_CERT and GPUS_TLS_KEY belong together: one of them is missing")
+c.JupyterHub.ssl_cert, c.JupyterHub.ssl_key = certificate, key
+scheme = "https" if certificate else "http"
+c.JupyterHub.bind_url = f"{scheme}://{f'[{bind}]' if ':' in bind else bind}:{port}"
+c.ConfigurableHTTPProxy.api_url = (
+    f"http://127.0.0.1:{environment.port('GPUS_PROXY_API_PORT', port + 1)}"
+)
 c.ConfigurableHTTPProxy.pid_file = str(state / "proxy.pid")
 
+# GPUS_PUBLIC_URL is the address that people type. With GPUS_SUBDOMAINS=yes each user's server is
+# at a host name of its own below it (ann.gpus.example.org), so that a script in one server's pages
+# can do nothing to another's or to the Hub's. That takes a wildcard in the DNS and in the
+# certificate: *.gpus.example.org.
+public = environment.url("GPUS_PUBLIC_URL")
+if public:
+    c.JupyterHub.public_url = f"{public}/"
+if environment.flag("GPUS_SUBDOMAINS"):
+    if not public:
+        raise SystemExit("GPUS_SUBDOMAINS needs GPUS_PUBLIC_URL, such as https://gpus.example.org")
+    c.JupyterHub.subdomain_host = public
+
 # Servers in containers call the Hub at the Docker bridge's address of this machine.
-bridge = environment.address("GPUS_BRIDGE_IP", "172.17.0.1")
-c.JupyterHub.hub_ip = bridge
+c.JupyterHub.hub_ip = environment.address("GPUS_BRIDGE_IP", "172.17.0.1")
 c.JupyterHub.hub_port = environment.port("GPUS_HUB_PORT", port + 2)
 
-# --- Who may log in -------------------------------------------------------------------------
-# One shared password for a trial: any user name with it is let in. For a real site use
-# oauthenticator (docs/howto), and name who is allowed.
-password = os.environ.get("GPUS_PASSWORD", "")
-if len(password) < 8:
-    raise SystemExit("GPUS_PASSWORD must be set to at least 8 characters (./quickstart makes one)")
-c.JupyterHub.authenticator_class = "shared-password"
-c.SharedPasswordAuthenticator.user_password = password
-c.SharedPasswordAuthenticator.allow_all = True
-# Admins need a password of their own, of at least 32 characters.
-admin_password = os.environ.get("GPUS_ADMIN_PASSWORD", "")
-if admin_password:
-    if len(admin_password) < 32:
-        raise SystemExit("GPUS_ADMIN_PASSWORD must have at least 32 characters, or be empty")
-    c.SharedPasswordAuthenticator.admin_password = admin_password
-    c.SharedPasswordAuthenticator.admin_users = set(
-        os.environ.get("GPUS_ADMINS", "admin").split(",")
-    )
-c.JupyterHub.allow_named_servers = True
-c.JupyterHub.named_server_limit_per_user = 3
+# A restart or an upgrade of the Hub must not end trainings: servers run on, and the next Hub takes
+# them over.
+c.JupyterHub.cleanup_servers = False
 
-# --- What a server is -------------------------------------------------------------------------
+# --- Who may log in (docs/howto/log-in.md) ------------------------------------------------------
+# GPUS_LOGIN=password   one password for all, for a trial: GPUS_PASSWORD, and GPUS_ADMIN_PASSWORD
+# GPUS_LOGIN=oidc       any OpenID Connect provider (GenericOAuthenticator): GPUS_OIDC_…_URL
+# GPUS_LOGIN=github     organisations and teams are groups
+# GPUS_LOGIN=gitlab     groups are groups; GPUS_PROVIDER_URL is a GitLab of your own
+# GPUS_LOGIN=google     GPUS_GOOGLE_DOMAIN; groups by a service account
+# All but the first take GPUS_CLIENT_ID and GPUS_CLIENT_SECRET, and want to be told who is let in:
+# GPUS_ALLOWED_USERS, GPUS_ALLOWED_GROUPS, or GPUS_ALLOW_ALL=yes. Without, the Hub does not start.
+# GPUS_GROUP_MAP makes the Hub's groups of the provider's; GPUS_ADMIN_GROUPS and GPUS_ADMINS name
+# the admins. Groups and rights are those of the last login, which GPUS_LOGIN_DAYS limits; with
+# JUPYTERHUB_CRYPT_KEY they are asked again before each start.
+sign_in(c)
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.named_server_limit_per_user = environment.number("GPUS_NAMED_SERVERS", 3, 1, 100)
+
+# --- What a server is ---------------------------------------------------------------------------
 c.JupyterHub.spawner_class = "gpu-docker"
-c.GPUDockerSpawner.image = os.environ.get("GPUS_IMAGE", "jupyterhub-gpuspawner/singleuser:latest")
+c.GPUDockerSpawner.image = environment.text("GPUS_IMAGE", "jupyterhub-gpuspawner/singleuser:latest")
 # The kernel enforces these; a profile may say otherwise.
 c.GPUDockerSpawner.mem_limit = "2G"
 c.GPUDockerSpawner.cpu_limit = 1
-c.GPUDockerSpawner.profile_list = [
-    {
-        "display_name": "One GPU",
-        "slug": "gpu",
-        "description": "A GPU of your own for notebooks and training.",
-        "default": True,
-        "spawner_override": {"gpus": 1, "length": "4h"},
-        "profile_options": {
-            "length": {
-                "display_name": "How long do you need it?",
-                "choices": {
-                    "1h": {"display_name": "1 hour", "spawner_override": {"length": "1h"}},
-                    "4h": {
-                        "display_name": "4 hours",
-                        "default": True,
-                        "spawner_override": {"length": "4h"},
+# What people choose from. GPUS_PROFILES_FILE is a list of your own (YAML or JSON, the same words);
+# GPUS_PROFILE_GROUPS says which groups may use which profile, by slug: {"gpu2": ["research"]}.
+c.GPUDockerSpawner.profile_list = site_profiles(
+    [
+        {
+            "display_name": "One GPU",
+            "slug": "gpu",
+            "description": "A GPU of your own for notebooks and training.",
+            "default": True,
+            "spawner_override": {"gpus": 1, "length": "4h"},
+            "profile_options": {
+                "length": {
+                    "display_name": "How long do you need it?",
+                    "choices": {
+                        "1h": {"display_name": "1 hour", "spawner_override": {"length": "1h"}},
+                        "4h": {
+                            "display_name": "4 hours",
+                            "default": True,
+                            "spawner_override": {"length": "4h"},
+                        },
+                        "24h": {"display_name": "24 hours", "spawner_override": {"length": "24h"}},
                     },
-                    "24h": {"display_name": "24 hours", "spawner_override": {"length": "24h"}},
-                },
-            }
+                }
+            },
         },
-    },
-    {
-        "display_name": "Two GPUs",
-        "slug": "gpu2",
-        "description": "Two GPUs on the same machine.",
-        "spawner_override": {"gpus": 2, "mem_limit": "4G", "cpu_limit": 2, "length": "4h"},
-    },
-    {
-        "display_name": "No GPU",
-        "slug": "cpu",
-        "description": "Editing, plots and small data. Does not wait for a GPU.",
-        "spawner_override": {"gpus": 0, "mem_limit": "1G"},
-    },
-]
+        {
+            "display_name": "Two GPUs",
+            "slug": "gpu2",
+            "description": "Two GPUs on the same machine.",
+            "spawner_override": {"gpus": 2, "mem_limit": "4G", "cpu_limit": 2, "length": "4h"},
+        },
+        {
+            "display_name": "No GPU",
+            "slug": "cpu",
+            "description": "Editing, plots and small data. Does not wait for a GPU.",
+            "spawner_override": {"gpus": 0, "mem_limit": "1G"},
+        },
+    ]
+)
 
 # --- Which GPUs there are, and who may hold how many --------------------------------------------
+# GPUS_LEDGER_URL (or GPUS_LEDGER_URL_FILE) is another database for the ledger, by URL; the default
+# is a file in state_dir.
+c.GPUScheduler.state_dir = str(state / "gpus")
+ledger = environment.secret("GPUS_LEDGER_URL")
+if ledger:
+    c.GPUScheduler.ledger_url = ledger
 # Real GPUs where the driver shows any; else as many simulated ones as GPUS_SIMULATE says,
 # shown as SIMULATED everywhere. GPUS_DISCOVERY=simulated leaves real ones alone.
-c.GPUScheduler.state_dir = str(state / "gpus")
 c.GPUScheduler.url = f"http://127.0.0.1:{environment.port('GPUS_SERVICE_PORT', port + 3)}"
-c.GPUScheduler.discovery = os.environ.get("GPUS_DISCOVERY", "auto")
+c.GPUScheduler.discovery = environment.text("GPUS_DISCOVERY", "auto")
 c.GPUScheduler.simulate = environment.number("GPUS_SIMULATE", 0, most=256)
-if os.environ.get("GPUS_USER_LIMIT"):
+# GPUs that each user may hold, single users may hold, and all of a group together; and the parts
+# of the GPUs that are a group's own. Groups are the Hub's:
+# docs/howto/choose-profiles-and-limits.md.
+if environment.text("GPUS_USER_LIMIT"):
     c.GPUScheduler.user_gpu_limit = environment.number("GPUS_USER_LIMIT", 0)
+c.GPUScheduler.user_gpu_limits = environment.table("GPUS_USER_LIMITS", int, '{"carol": 4}')
+c.GPUScheduler.group_gpu_limits = environment.table("GPUS_GROUP_LIMITS", int, '{"students": 6}')
+c.GPUScheduler.shares = environment.table("GPUS_SHARES", dict, '{"physics": {"quota": 4}}')
 
 # --- The rest: service, roles, and what a Hub with a queue needs. Always last. ------------------
 setup(c)

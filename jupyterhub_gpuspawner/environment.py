@@ -1,30 +1,168 @@
-"""Environment variables of a config file, read with one clear line where they are wrong."""
+"""Environment variables of a config file, read with one clear line where they are wrong.
+
+Each function ends the program (``SystemExit``) with one line that names the variable, what it
+holds and what is wanted. Secrets are named, never shown.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+
+def text(name: str, default: str = "") -> str:
+    """The text in a variable, without blanks around it; empty or not set: the default."""
+    value = os.environ.get(name, "").strip()
+    if not value.isprintable():
+        raise SystemExit(f"{name} is {value[:60]!r}; want one line of text")
+    return value or default
 
 
 def number(name: str, default: int, least: int = 0, most: int = 10**6) -> int:
-    """The whole number in a variable; empty or not set: the default. SystemExit with one line."""
-    text = os.environ.get(name, "").strip()
-    if not text:
+    """The whole number in a variable; empty or not set: the default."""
+    value = os.environ.get(name, "").strip()
+    if not value:
         return default
-    if text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most:
-        return int(text)
-    raise SystemExit(f"{name} is {text!r}; want a whole number from {least} to {most}")
+    if value.isascii() and value.isdecimal() and len(value) < 10 and least <= int(value) <= most:
+        return int(value)
+    raise SystemExit(f"{name} is {value!r}; want a whole number from {least} to {most}")
 
 
 def port(name: str, default: int) -> int:
-    """The TCP port in a variable. SystemExit with one line."""
+    """The TCP port in a variable."""
     return number(name, default, 1, 65535)
 
 
 def address(name: str, default: str) -> str:
-    """The IP address in a variable. SystemExit with one line."""
-    text = os.environ.get(name, "").strip() or default
+    """The IP address in a variable."""
+    value = os.environ.get(name, "").strip() or default
     try:
-        return str(ipaddress.ip_address(text.strip("[]")))
+        return str(ipaddress.ip_address(value.strip("[]")))
     except ValueError:
-        raise SystemExit(f"{name} is {text!r}; want an IP address, such as {default}") from None
+        raise SystemExit(f"{name} is {value!r}; want an IP address, such as {default}") from None
+
+
+def choice(name: str, allowed: tuple[str, ...]) -> str:
+    """One of ``allowed``; the first is the default."""
+    value = text(name, allowed[0])
+    if value not in allowed:
+        raise SystemExit(f"{name} is {value!r}; want one of {', '.join(allowed)}")
+    return value
+
+
+def flag(name: str) -> bool:
+    """``yes`` or ``no``; empty or not set: no."""
+    value = text(name, "no").lower()
+    if value not in _YES_NO:
+        raise SystemExit(f"{name} is {value!r}; want yes or no")
+    return _YES_NO[value]
+
+
+def names(name: str) -> set[str]:
+    """Names with commas between them."""
+    return {part.strip() for part in text(name).split(",") if part.strip()}
+
+
+def secret(name: str, least: int = 1) -> str:
+    """A secret, from the variable or from the file that ``NAME_FILE`` names; "" where neither is.
+
+    ``least``: the fewest characters it may have.
+    """
+    value, path = os.environ.get(name, "").strip(), text(f"{name}_FILE")
+    if value and path:
+        raise SystemExit(f"{name} and {name}_FILE are both set; keep one")
+    if path:
+        try:
+            value = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"{name}_FILE {path!r}: {_why(error)}") from None
+        if not value:
+            raise SystemExit(f"{name}_FILE {path!r}: the file is empty")
+    if value and (len(value) < least or not value.isprintable()):
+        raise SystemExit(f"{name} must have at least {least} characters, in one line")
+    return value
+
+
+def file(name: str) -> str:
+    """The absolute path of a file that can be read; "" where the variable is not set."""
+    path = text(name)
+    if not path:
+        return ""
+    try:
+        with open(path, "rb"):
+            return str(Path(path).absolute())
+    except OSError as error:
+        raise SystemExit(f"{name} {path!r}: {_why(error)}") from None
+
+
+def url(name: str, default: str = "") -> str:
+    """A URL without a slash at its end. ``https``, because passwords and tokens travel over it.
+
+    On loopback also ``http``: for trials, and for a provider on the same machine.
+    """
+    value = text(name).rstrip("/")
+    if not value:
+        return default
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or parts.username or parts.fragment:
+        raise SystemExit(f"{name} is {value!r}; want a URL, such as https://login.example.org")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise SystemExit(
+            f"{name} is {value!r}; want https://, because passwords and tokens travel over it "
+            "(http:// only on this machine's loopback)"
+        )
+    return value
+
+
+def table(name: str, of: type | tuple[type, ...], example: str) -> dict[str, Any]:
+    """A JSON object whose values are all of a type; empty or not set: ``{}``.
+
+    ``example`` is what the line shows as right.
+    """
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return {}
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise SystemExit(f"{name} is not JSON ({error}); want such as {example}") from None
+    fits = isinstance(found, dict) and all(
+        key and isinstance(item, of) and not isinstance(item, bool) for key, item in found.items()
+    )
+    if not fits:
+        raise SystemExit(f"{name} is {value[:200]!r}; want JSON such as {example}")
+    result: dict[str, Any] = found
+    return result
+
+
+def lists(name: str, example: str) -> dict[str, list[str]]:
+    """A JSON object of names to one name or a list of names, always as lists."""
+    found = table(name, (str, list), example)
+    result = {key: [item] if isinstance(item, str) else item for key, item in found.items()}
+    for key, items in result.items():
+        if not items or not all(isinstance(item, str) and item for item in items):
+            raise SystemExit(f"{name}: {key!r} has {items!r}; want names, such as {example}")
+    return result
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -55,6 +55,8 @@ class Site:
     address: str = "127.0.0.1"
     #: a command before the Hub's that brings it there, e.g. ``nsenter …``
     enter: Sequence[str] = ()
+    #: certificate that its proxy shows, with the key beside it as ``.key``; None = no TLS
+    certificate: Path | None = None
 
 
 class TrialHub:
@@ -94,7 +96,8 @@ class TrialHub:
         self.password = secrets.token_urlsafe(16)
         self.admin_password = secrets.token_urlsafe(32)
         ports = _free_ports(len(PORTS))
-        self.base = f"http://{site.address}:{ports[0]}"
+        scheme = "https" if site.certificate else "http"
+        self.base = f"{scheme}://{site.address}:{ports[0]}"
         self.service = f"http://{site.address}:{ports[3]}/services/gpus"
         self._python = python
         self._enter = tuple(site.enter)
@@ -110,6 +113,11 @@ class TrialHub:
             "PYTHONPATH": str(ROOT),
             **(env or {}),
         }
+        if site.certificate:
+            self.more(
+                GPUS_TLS_CERT=str(site.certificate),
+                GPUS_TLS_KEY=str(site.certificate.with_suffix(".key")),
+            )
         # the proxy is a command of the virtual environment or of the repository's node_modules
         self._env["PATH"] = os.pathsep.join(
             [
@@ -125,6 +133,12 @@ class TrialHub:
         self._web = requests.Session()
         # loopback must not go through a proxy of the environment
         self._web.trust_env = False
+        if site.certificate:
+            self._web.verify = str(site.certificate)
+
+    def more(self, **variables: str) -> None:
+        """More environment variables, for its next start."""
+        self._env.update(variables)
 
     @property
     def pid(self) -> int:

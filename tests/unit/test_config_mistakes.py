@@ -44,8 +44,11 @@ WRONG: list[Any] = [
 
 def configurables() -> Iterator[type[Configurable]]:
     """Every class of ours that has options of its own."""
+    # migrations run by themselves; oauthenticator takes seconds to import, and an authenticator's
+    # options are the Hub's to check
+    left_out = re.compile(r"\.migrations|\.__main__$|\.provider_login$")
     for module in pkgutil.walk_packages(jupyterhub_gpuspawner.__path__, f"{PACKAGE}."):
-        if "migrations" not in module.name and not module.name.endswith("__main__"):
+        if not left_out.search(module.name):
             importlib.import_module(module.name)
     seen: set[type] = set()
     waiting: list[type] = [Configurable]
