@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from tests.auditor import Auditor
 from tests.faults.cases import Bench, Case
-from tests.faults.driver import run
+from tests.faults.stories import tell, well
 
 REMOVED = "stopped: the container is gone; somebody removed it"
 KILLED = "stopped unexpectedly (exit code 137)"
 NO_IMAGE = "The image of your server is not there. Please tell your administrator."
-
-
-@pytest.fixture
-def tell(bench: Bench) -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
-    """Run a story while the auditor watches; afterwards nothing may be left."""
-
-    def telling(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        auditor = Auditor(sockets=[str(bench.engine)], ledger=bench.service.ledger_id())
-        auditor.book(bench.service.ledger_file)
-        with auditor.watching():
-            run(story())
-        verdict = auditor.judge(running=set())
-        assert verdict.ok, str(verdict)
-
-    return telling
 
 
 async def ended(case: Case) -> str:
@@ -44,14 +27,6 @@ async def ended(case: Case) -> str:
     return str(spawner.last_end.text)
 
 
-async def well(case: Case) -> None:
-    """Stop, and nothing is left."""
-    await case.person.stop()
-    await case.nothing_left()
-    assert case.outcome.problems == []
-    await case.close()
-
-
 @pytest.mark.parametrize(
     ("by_hand", "words"),
     [
@@ -63,7 +38,7 @@ async def well(case: Case) -> None:
     ids=["rm -f", "kill", "stop"],
 )
 def test_a_server_that_was_ended_by_hand_is_told_and_its_gpu_is_free(
-    bench: Bench, tell: Any, by_hand: Any, words: tuple[str, ...]
+    bench: Bench, by_hand: Any, words: tuple[str, ...]
 ) -> None:
     async def story() -> None:
         alice = Case(bench, "alice")
@@ -75,10 +50,10 @@ def test_a_server_that_was_ended_by_hand_is_told_and_its_gpu_is_free(
         assert await alice.person.start() == "", "and can start again"
         await well(alice)
 
-    tell(story)
+    tell(bench, story)
 
 
-def test_a_paused_server_keeps_its_gpu_and_runs_on(bench: Bench, tell: Any) -> None:
+def test_a_paused_server_keeps_its_gpu_and_runs_on(bench: Bench) -> None:
     async def story() -> None:
         alice = Case(bench, "alice")
         assert await alice.person.start() == ""
@@ -94,7 +69,7 @@ def test_a_paused_server_keeps_its_gpu_and_runs_on(bench: Bench, tell: Any) -> N
         assert await alice.leased() == held
         await well(alice)
 
-    tell(story)
+    tell(bench, story)
 
 
 async def looked(bench: Bench) -> float:
@@ -106,7 +81,7 @@ async def has_looked(bench: Bench, times: float) -> bool:
     return await looked(bench) >= times
 
 
-def test_a_paused_server_can_be_stopped(bench: Bench, tell: Any) -> None:
+def test_a_paused_server_can_be_stopped(bench: Bench) -> None:
     async def story() -> None:
         alice = Case(bench, "alice")
         assert await alice.person.start() == ""
@@ -114,12 +89,10 @@ def test_a_paused_server_can_be_stopped(bench: Bench, tell: Any) -> None:
         await asyncio.to_thread(container.pause)
         await well(alice)
 
-    tell(story)
+    tell(bench, story)
 
 
-def test_an_image_that_is_deleted_between_form_and_start_is_a_clear_refusal(
-    bench: Bench, tell: Any
-) -> None:
+def test_an_image_that_is_deleted_between_form_and_start_is_a_clear_refusal(bench: Bench) -> None:
     async def story() -> None:
         image = "faults-doomed:1"
         bench.client.images.get(bench.image).tag(image)
@@ -130,12 +103,10 @@ def test_an_image_that_is_deleted_between_form_and_start_is_a_clear_refusal(
         assert words == f"The image {image} can't be fetched. Please tell your administrator."
         await well(alice)
 
-    tell(story)
+    tell(bench, story)
 
 
-def test_an_image_that_is_deleted_while_its_user_waits_gives_the_gpu_back(
-    bench: Bench, tell: Any
-) -> None:
+def test_an_image_that_is_deleted_while_its_user_waits_gives_the_gpu_back(bench: Bench) -> None:
     async def story() -> None:
         image = "faults-doomed:2"
         bench.client.images.get(bench.image).tag(image)
@@ -148,12 +119,10 @@ def test_an_image_that_is_deleted_while_its_user_waits_gives_the_gpu_back(
         assert await start == NO_IMAGE
         await well(alice)
 
-    tell(story)
+    tell(bench, story)
 
 
-def test_a_home_that_is_deleted_is_made_anew_and_one_in_use_can_not_be(
-    bench: Bench, tell: Any
-) -> None:
+def test_a_home_that_is_deleted_is_made_anew_and_one_in_use_can_not_be(bench: Bench) -> None:
     async def story() -> None:
         alice = Case(bench, "alice")
         assert await alice.person.start() == ""
@@ -167,7 +136,7 @@ def test_a_home_that_is_deleted_is_made_anew_and_one_in_use_can_not_be(
         assert [again.name for again in homes(bench, alice)] == [home.name]
         await well(alice)
 
-    tell(story)
+    tell(bench, story)
 
 
 def homes(bench: Bench, case: Case) -> list[Any]:

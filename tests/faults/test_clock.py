@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.auditor import Auditor
 from tests.docker.service_process import wait_for
 from tests.faults.cases import Bench, Case
 from tests.faults.conftest import MakeService
-from tests.faults.driver import run
+from tests.faults.stories import auditor_of, tell, well
 from tests.testbed.engine import Engine
 
 SOURCE = Path(__file__).with_name("movedclock.c")
@@ -82,8 +81,7 @@ def moved(
 @pytest.mark.parametrize("by", [DAY, -DAY], ids=["a day forward", "a day back"])
 def test_a_moved_clock_ends_nothing_and_holds_nothing_back(moved: Moved, by: int) -> None:
     bench = moved.bench
-    auditor = Auditor(sockets=[str(bench.engine)], ledger=bench.service.ledger_id())
-    auditor.book(bench.service.ledger_file)
+    auditor = auditor_of(bench)
 
     async def story() -> None:
         alice, bob, carol = (Case(bench, name) for name in ("alice", "bob", "carol"))
@@ -106,13 +104,6 @@ def test_a_moved_clock_ends_nothing_and_holds_nothing_back(moved: Moved, by: int
         await carol.nothing_left()
         carol.socket.heal()
         auditor.release("alice")
-        for case in (alice, bob, carol):
-            await case.person.stop()
-            await case.nothing_left()
-            assert case.outcome.problems == []
-            await case.close()
+        await well(alice, bob, carol)
 
-    with auditor.watching():
-        run(story())
-    verdict = auditor.judge(running=set())
-    assert verdict.ok, str(verdict)
+    tell(bench, story, auditor)

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.auditor import Auditor
 from tests.docker.service_process import wait_for
 from tests.faults.cases import Bench, Case
 from tests.faults.conftest import MakeService, copy_image
-from tests.faults.driver import run
+from tests.faults.stories import tell, well
 from tests.testbed.engine import Engine
 
 MIB = 1024 * 1024
@@ -56,12 +55,6 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-def audited(bench: Bench) -> Auditor:
-    auditor = Auditor(sockets=[str(bench.engine)], ledger=bench.service.ledger_id())
-    auditor.book(bench.service.ledger_file)
-    return auditor
-
-
 @pytest.fixture
 def small_ledger(
     engine: Engine, docker_client: Any, stub_image: str, make_service: MakeService, tmp_path: Path
@@ -91,7 +84,6 @@ def test_with_a_full_disk_under_the_ledger_nothing_is_granted_and_servers_run_on
     small_ledger: tuple[Bench, Path],
 ) -> None:
     bench, disk = small_ledger
-    auditor = audited(bench)
 
     async def story() -> None:
         alice, bob = Case(bench, "alice"), Case(bench, "bob")
@@ -109,16 +101,9 @@ def test_with_a_full_disk_under_the_ledger_nothing_is_granted_and_servers_run_on
         ballast.unlink()
         assert await start == "", "he kept his place"
         await alice.nothing_left()
-        await bob.person.stop()
-        await bob.nothing_left()
-        assert alice.outcome.problems == bob.outcome.problems == []
-        for case in (alice, bob):
-            await case.close()
+        await well(alice, bob)
 
-    with auditor.watching():
-        run(story())
-    verdict = auditor.judge(running=set())
-    assert verdict.ok, str(verdict)
+    tell(bench, story)
     log = bench.service.log.read_text()
     assert "look at free space, quota and permissions" in log
     assert "it can be written again" in log
@@ -164,7 +149,6 @@ def test_with_a_full_disk_under_docker_a_start_says_so_and_leaves_nothing(
     small_engine: tuple[Bench, Path],
 ) -> None:
     bench, disk = small_engine
-    auditor = audited(bench)
 
     async def story() -> None:
         alice, bob = Case(bench, "alice"), Case(bench, "bob")
@@ -179,22 +163,14 @@ def test_with_a_full_disk_under_docker_a_start_says_so_and_leaves_nothing(
         await bob.nothing_left()
         ballast.unlink()
         assert await bob.person.start() == ""
-        await bob.person.stop()
-        await bob.nothing_left()
-        assert alice.outcome.problems == bob.outcome.problems == []
-        for case in (alice, bob):
-            await case.close()
+        await well(alice, bob)
 
-    with auditor.watching():
-        run(story())
-    verdict = auditor.judge(running=set())
-    assert verdict.ok, str(verdict)
+    tell(bench, story)
 
 
 def test_while_another_program_locks_the_ledger_users_wait_and_keep_their_places(
     bench: Bench,
 ) -> None:
-    auditor = audited(bench)
 
     async def story() -> None:
         alice, bob = Case(bench, "alice"), Case(bench, "bob")
@@ -208,16 +184,9 @@ def test_while_another_program_locks_the_ledger_users_wait_and_keep_their_places
             assert await alice.leased() == held
             shell.execute("ROLLBACK")
         assert await start == "", "he kept his place"
-        for case in (alice, bob):
-            await case.person.stop()
-            await case.nothing_left()
-            assert case.outcome.problems == []
-            await case.close()
+        await well(alice, bob)
 
-    with auditor.watching():
-        run(story())
-    verdict = auditor.judge(running=set())
-    assert verdict.ok, str(verdict)
+    tell(bench, story)
     assert "another program holds it (a backup, a database shell?)" in bench.service.log.read_text()
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.auditor import Auditor
 from tests.faults.cases import Bench, Case
 from tests.faults.conftest import MakeService, copy_image
-from tests.faults.driver import run
+from tests.faults.stories import auditor_of, tell, well
 from tests.faults.words import SILENT
 from tests.testbed.engine import Engine
 
@@ -21,8 +20,6 @@ from tests.testbed.engine import Engine
 KEPT = "Docker does not answer at the moment. Your place is kept."
 #: deadlines of the service that pass while the engine is away: ten minutes in small
 SMALL = {"bind_deadline": 3, "start_deadline": 5, "exited_grace": 5, "engine_timeout": 2}
-
-Story = Callable[[], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +52,6 @@ def own(
     second.thaw()
     second.restart()
     second.wipe()
-
-
-def tell(bench: Bench, story: Story, auditor: Auditor | None = None) -> None:
-    """Run a story while the auditor watches; afterwards nothing may be left."""
-    auditor = auditor or auditor_of(bench)
-    with auditor.watching():
-        run(story())
-    verdict = auditor.judge(running=set())
-    assert verdict.ok, str(verdict)
-
-
-def auditor_of(bench: Bench) -> Auditor:
-    auditor = Auditor(sockets=[str(bench.engine)], ledger=bench.service.ledger_id())
-    auditor.book(bench.service.ledger_file)
-    return auditor
-
-
-async def well(*cases: Case) -> None:
-    """All stop, and nothing is left."""
-    for case in cases:
-        await case.person.stop()
-        await case.nothing_left()
-        assert case.outcome.problems == []
-        await case.close()
 
 
 def test_while_docker_hangs_users_press_start_and_stop_and_nothing_is_given_back_too_early(

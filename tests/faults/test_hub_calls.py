@@ -10,10 +10,11 @@ import asyncio
 
 import pytest
 
-from tests.auditor import Auditor, Verdict
+from tests.auditor import Verdict
 from tests.faults import words
 from tests.faults.cases import PHASES, Bench, Outcome, run_case
 from tests.faults.driver import run
+from tests.faults.stories import auditor_of
 
 #: cases at a time
 TOGETHER = 6
@@ -35,8 +36,7 @@ def wanted(request: pytest.FixtureRequest) -> list[Key]:
 @pytest.fixture(scope="module")
 def ran(bench: Bench, wanted: list[Key]) -> tuple[dict[Key, Outcome], Verdict]:
     """The outcome of each case, and the auditor's verdict on all of them."""
-    auditor = Auditor(sockets=[str(bench.engine)], ledger=bench.service.ledger_id())
-    auditor.book(bench.service.ledger_file)
+    auditor = auditor_of(bench)
     outcomes: dict[Key, Outcome] = {}
 
     async def one(number: int, key: Key, turn: asyncio.Semaphore) -> None:
