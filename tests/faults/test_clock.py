@@ -7,8 +7,6 @@ in a file to the time of day; the monotonic clock goes on as it is, as on a real
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.compiled import compiled
 from tests.docker.service_process import wait_for
 from tests.faults.cases import Bench, Case
 from tests.faults.conftest import MakeService
@@ -29,13 +28,7 @@ DAY = 86400
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library, compiled."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        pytest.skip("no C compiler (cc, gcc or clang) to build the clock that is moved")
-    built = tmp_path_factory.mktemp("clock") / "movedclock.so"
-    flags = ("-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
-    subprocess.run([compiler, *flags, "-o", str(built), str(SOURCE)], check=True, timeout=60)
-    return built
+    return compiled(SOURCE, tmp_path_factory.mktemp("clock") / "movedclock.so")
 
 
 class Moved:

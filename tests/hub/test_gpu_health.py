@@ -7,8 +7,6 @@ it says is read anew at each look of the service's.
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +18,8 @@ import jupyterhub
 import pytest
 
 from deploy.quickstart.trial import TrialHub, wait_for
+from tests.compiled import fake_nvml
+from tests.testbed.config import cdi_spec
 from tests.testbed.processes import boot_id
 
 from .conftest import container_of, facts, make_hub, plain, run_hub, server_of, start
@@ -29,7 +29,6 @@ pytestmark = pytest.mark.skipif(
     reason="a GPU's health knows nothing of the Hub's version; runs once, on the newer line",
 )
 
-SOURCE = Path(__file__).parents[1] / "fakenvml" / "fakenvml.c"
 GPUS = ("GPU-0fake", "GPU-1fake")
 CONFIG = """
 c.GPUScheduler.reconcile_interval = 1
@@ -70,19 +69,7 @@ class Machine:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     folder = tmp_path_factory.mktemp("nvml")
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        pytest.skip("no C compiler (cc, gcc or clang) to build the fake NVML library")
-    subprocess.run(
-        [
-            compiler,
-            *("-std=c11", "-O1", "-shared", "-fPIC", "-D_POSIX_C_SOURCE=200809L"),
-            *(f'-DSCENARIO="{folder}/scenario"', "-Wl,-soname,libnvidia-ml.so.1"),
-            *("-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE)),
-        ],
-        check=True,
-        timeout=60,
-    )
+    fake_nvml(folder, f'-DSCENARIO="{folder}/scenario"')
     (folder / "boot").write_text(boot_id() + "\n")
     wrapper = folder / "python"
     wrapper.write_text(WRAPPER.format(boot=folder / "boot", python=sys.executable))
@@ -96,7 +83,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 def hub(machine: Machine, engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub whose scheduler reads the fake driver; the engine injects the GPUs by CDI."""
     spec = engine.folder / "cdi" / "fake-nvml.json"
-    spec.write_text(json.dumps(cdi_spec()))
+    spec.write_text(json.dumps(cdi_spec(GPUS)))
     hub = make_hub(
         engine,
         stub_image,
@@ -109,22 +96,6 @@ def hub(machine: Machine, engine: Any, docker_client: Any, stub_image: str) -> I
         yield from run_hub(hub, docker_client)
     finally:
         spec.unlink()
-
-
-def cdi_spec() -> dict[str, Any]:
-    """What NVIDIA's toolkit would write for the two GPUs, with a marker that the stub shows."""
-    devices = []
-    for k, name in enumerate(GPUS):
-        marker = {
-            "hostPath": "/dev/null",
-            "containerPath": f"/run/gpus/{name}",
-            "options": ["ro", "bind"],
-        }
-        node = {"path": f"/dev/nvidia{k}", "hostPath": "/dev/null"}
-        devices.append(
-            {"name": name, "containerEdits": {"deviceNodes": [node], "mounts": [marker]}}
-        )
-    return {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": devices}
 
 
 def state(hub: TrialHub, device: str) -> tuple[str, str | None]:
