@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_SERVICE = b"jupyterhub_gpuspawner.service"
+from tests.testbed import processes
+
+_SERVICE = "jupyterhub_gpuspawner.service"
 
 
 def rss(pid: int, peak: bool = False) -> float:
@@ -26,35 +28,7 @@ def cpu_seconds(pid: int) -> float:
 
 def service_pids(hub: int) -> tuple[int, list[int]]:
     """Supervisor (0 = there is none) and scheduler processes below a Hub's process."""
-    found = [pid for pid in _descendants(hub) if _SERVICE in _command(pid)]
-    parents = {pid: _parent(pid) for pid in found}
-    tops = [pid for pid in found if parents[pid] not in found]
+    below = sorted(processes.descendants(hub) - {hub})
+    found = [pid for pid in below if _SERVICE in " ".join(processes.command(pid))]
+    tops = [pid for pid in found if processes.parent(pid) not in found]
     return (tops[0] if tops else 0), [pid for pid in found if pid not in tops]
-
-
-def _descendants(root: int) -> list[int]:
-    parents = {int(entry.name): _parent(int(entry.name)) for entry in _processes()}
-    family, grown = {root}, True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in family} - family
-        family |= more
-        grown = bool(more)
-    return sorted(family - {root})
-
-
-def _processes() -> list[Path]:
-    return [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return -1
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""

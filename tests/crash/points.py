@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.testbed.processes import parent
+
 #: what may happen at a point; ``lost`` is an exception after the effect
 FAULTS = ("kill-hub", "kill-scheduler", "exception", "lost", "cancel", "hang")
 
@@ -91,18 +93,8 @@ def _kill(victim: int) -> None:
     0 stands for one that is gone already; to the kernel it means the whole process group, the
     test run included. A number may also have gone to a stranger meanwhile.
     """
-    if victim == os.getpid() or _parent(victim) == os.getppid():
+    if victim == os.getpid() or parent(victim) == os.getppid():
         os.kill(victim, signal.SIGKILL)
-
-
-def _parent(pid: int) -> int:
-    """Process id of the parent; 0 = there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            # the name, in brackets, may hold anything
-            return int(file.read().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
 
 
 def _numbered(point: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,22 +134,6 @@ def clear(client: Any) -> None:
     for network in client.networks.list(filters=chosen):
         with suppress(Exception):
             network.remove()
-
-
-def descendants(pid: int) -> set[int]:
-    """Process ids of everything that was started by ``pid``, itself included."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                stat = (entry / "stat").read_text()
-                parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found = {pid}
-    while True:
-        more = {child for child, parent in parents.items() if parent in found} - found
-        if not more:
-            return found
-        found |= more
 
 
 def long_run() -> bool:

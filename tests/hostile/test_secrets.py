@@ -12,8 +12,7 @@ import pytest
 
 from deploy.quickstart.person import PersonError
 from deploy.quickstart.trial import wait_for
-
-from .conftest import descendants
+from tests.testbed.processes import descendants
 
 #: an environment variable of a process, or of a container, with a secret
 SECRET_VARIABLES = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "CONFIGPROXY_AUTH_TOKEN")

@@ -7,6 +7,7 @@ import signal
 import time
 
 from deploy.quickstart.trial import wait_for
+from tests.testbed.processes import all_pids, command
 
 from .conftest import container_of, facts, server_of, start
 
@@ -14,17 +15,7 @@ from .conftest import container_of, facts, server_of, start
 def scheduler_pids(hub) -> list[int]:
     """Processes of this Hub's scheduler, without the supervisor."""
     config = str(hub.state / "gpus" / "scheduler.json")
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    words = file.read().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if config in words and "--scheduler" in words:
-                found.append(int(entry))
-    return found
+    return [pid for pid in all_pids() if {config, "--scheduler"} <= set(command(pid))]
 
 
 def test_servers_survive_a_killed_hub_and_are_found_again(own_hub, docker_client):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import docker.errors
@@ -18,6 +17,7 @@ import requests
 from deploy.quickstart.person import Person
 from deploy.quickstart.trial import TrialHub
 from tests.soak.people import Diary, Guard
+from tests.testbed.processes import command, descendants
 
 #: labels of our containers, as the engine has them
 LEDGER, NAME = "jupyterhub-gpuspawner.ledger", "jupyterhub-gpuspawner.name"
@@ -177,32 +177,7 @@ class Chaos:
 
 def scheduler_pids(hub: int) -> list[int]:
     """The scheduler's processes of a Hub, without the supervisor."""
-    return [pid for pid in descendants(hub) if b"--scheduler" in _words(pid)]
-
-
-def descendants(root: int) -> set[int]:
-    """All processes below one."""
-    parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry)] = int(fields[1])
-    family: set[int] = set()
-    more = {root}
-    while more:
-        more = {pid for pid, parent in parents.items() if parent in more} - family
-        family |= more
-    return family
-
-
-def _words(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
+    return [pid for pid in descendants(hub) if "--scheduler" in command(pid)]
 
 
 def _send(pid: int, number: signal.Signals) -> None:

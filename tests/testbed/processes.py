@@ -109,8 +109,42 @@ def spawn(command: Sequence[str], log: Path) -> Process:
     return process
 
 
-def _all_pids() -> Iterable[int]:
+def all_pids() -> Iterable[int]:
+    """Every process that this program can see."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def parent(pid: int) -> int:
+    """Process id of the parent; 0 = there is no such process."""
+    fields = _stat(Path(f"/proc/{pid}"))
+    return int(fields[1]) if fields is not None else 0
+
+
+def descendants(*roots: int) -> set[int]:
+    """Process ids of everything that these have started and that still has them above it.
+
+    The roots themselves are among them.
+    """
+    children: dict[int, list[int]] = {}
+    for pid in all_pids():
+        children.setdefault(parent(pid), []).append(pid)
+    found: set[int] = set()
+    todo = list(roots)
+    while todo:
+        pid = todo.pop()
+        if pid not in found:
+            found.add(pid)
+            todo.extend(children.get(pid, ()))
+    return found
+
+
+def command(pid: int) -> list[str]:
+    """The words of its command line; none where it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return []
+    return text.split("\0")
 
 
 def mount_namespace(pid: int) -> str | None:
@@ -130,19 +164,6 @@ def members(namespace: str) -> set[Process]:
     """
     if namespace in (mount_namespace(os.getpid()), mount_namespace(1)):
         raise ValueError(f"{namespace} is the machine's own mount namespace")
-    children: dict[int, list[int]] = {}
-    todo: list[int] = []
-    for pid in _all_pids():
-        fields = _stat(Path(f"/proc/{pid}"))
-        if fields is None:
-            continue
-        children.setdefault(int(fields[1]), []).append(pid)
-        if mount_namespace(pid) == namespace:
-            todo.append(pid)
-    seen: set[int] = set()
-    while todo:
-        pid = todo.pop()
-        if pid not in seen:
-            seen.add(pid)
-            todo.extend(children.get(pid, ()))
-    return {process for pid in seen if (process := Process.of(pid)) is not None}
+    inside = [pid for pid in all_pids() if mount_namespace(pid) == namespace]
+    found = descendants(*inside)
+    return {process for pid in found if (process := Process.of(pid)) is not None}

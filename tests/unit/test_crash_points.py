@@ -25,12 +25,12 @@ def test_a_kill_hits_this_process_or_the_other_one_only(
     victim: int, parent: int, dies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
-    monkeypatch.setattr(points, "_parent", lambda pid: parent)
+    monkeypatch.setattr(points, "parent", lambda pid: parent)
     monkeypatch.setattr(os, "kill", lambda pid, signal: killed.append(pid))
     points._kill(victim)
     assert killed == ([victim] if dies else [])
 
 
 def test_the_parent_of_a_process_is_read_and_0_for_none() -> None:
-    assert points._parent(os.getpid()) == os.getppid()
-    assert points._parent(0) == 0
+    assert points.parent(os.getpid()) == os.getppid()
+    assert points.parent(0) == 0
