@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from deploy.quickstart.trial import ROOT, TrialHub, wait_for
-from jupyterhub_gpuspawner.engine import labels
+from tests.hubs import run_hub
 
 from .visitor import Visitor
 
@@ -78,17 +78,8 @@ def hub(engine: Any, docker_client: Any, singleuser_image: str) -> Iterator[Tria
         after=AFTER.format(cdi=str(engine.folder / "cdi")),
         env={"DOCKER_HOST": engine.base_url, "GPUS_BRIDGE_IP": engine.gateway},
     )
-    try:
-        hub.start()
+    with run_hub(hub, docker_client):
         yield hub
-    finally:
-        hub.stop()
-        chosen = {"label": labels.LEDGER}
-        for container in docker_client.containers.list(all=True, filters=chosen):
-            container.remove(force=True, v=True)
-        for volume in docker_client.volumes.list(filters=chosen):
-            volume.remove(force=True)
-        hub.discard()
 
 
 # Not for the session: Playwright's event loop runs all the time, and async tests need their own.

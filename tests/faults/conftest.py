@@ -12,11 +12,11 @@ import docker
 import docker.errors
 import pytest
 
-from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.engine.owner import OWNER_VOLUME
 from tests.faults.cases import Bench
 from tests.faults.driver import quiet_hub
 from tests.faults.service import FaultService
+from tests.hubs import clear
 from tests.testbed.engine import Engine
 
 quiet_hub()
@@ -48,20 +48,6 @@ SHORT = {
     "detach_grace": 5,
     "reconcile_interval": 2,
 }
-
-
-def clear(client: docker.DockerClient) -> None:
-    """Remove all containers and volumes of ours from an engine."""
-    for container in client.containers.list(all=True, ignore_removed=True):
-        if labels.KIND in container.labels:
-            with suppress(docker.errors.NotFound):
-                container.remove(force=True, v=True)
-    for network in client.networks.list(filters={"label": labels.KIND}):
-        with suppress(docker.errors.NotFound):
-            network.remove()
-    for volume in client.volumes.list(filters={"label": labels.KIND}):
-        with suppress(docker.errors.NotFound):
-            volume.remove(force=True)
 
 
 def copy_image(source: docker.DockerClient, target: docker.DockerClient, image: str) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from deploy.quickstart.trial import TrialHub
-from jupyterhub_gpuspawner.engine import labels
+from tests.hubs import run_hub
 
 from .recorder import Recorder
 
@@ -98,42 +97,18 @@ def recorder(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="package")
 def hub(engine: Any, docker_client: Any, stub_image: str, recorder: Recorder) -> Iterator[TrialHub]:
     """One Hub with four simulated GPUs for all tests here."""
-    yield from run_hub(engine, docker_client, stub_image, recorder.url)
+    with run_hub(make_hub(engine, stub_image, recorder.url), docker_client) as hub:
+        yield hub
 
 
-def run_hub(
-    engine: Any, client: Any, image: str, docker_host: str, more: str = ""
-) -> Iterator[TrialHub]:
-    """Start a Hub; afterwards nothing of it is left."""
-    clear(client)
-    hub = TrialHub(
+def make_hub(engine: Any, image: str, docker_host: str, more: str = "") -> TrialHub:
+    """A Hub, not started. ``more``: lines of configuration."""
+    return TrialHub(
         image=image,
         simulate=4,
         after=AFTER.format(node=engine.node, cdi=engine.folder / "cdi") + more,
         env={"DOCKER_HOST": docker_host, "GPUS_BRIDGE_IP": engine.gateway},
     )
-    try:
-        hub.start()
-        yield hub
-    finally:
-        hub.stop()
-        print(hub.last_words(60))  # pytest shows it where a test failed
-        clear(client)
-        hub.discard()
-
-
-def clear(client: Any) -> None:
-    """Remove the containers, volumes and networks of ours. The testbed's engine has no others."""
-    chosen = {"label": labels.LEDGER}
-    for container in client.containers.list(all=True, filters=chosen, ignore_removed=True):
-        with suppress(Exception):
-            container.remove(force=True, v=True)
-    for volume in client.volumes.list(filters=chosen):
-        with suppress(Exception):
-            volume.remove(force=True)
-    for network in client.networks.list(filters=chosen):
-        with suppress(Exception):
-            network.remove()
 
 
 def long_run() -> bool:

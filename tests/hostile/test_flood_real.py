@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from deploy.quickstart.trial import TrialHub, wait_for
+from tests.hubs import run_hub
 
-from .conftest import run_hub
+from .conftest import make_hub
 
 #: the tests of this folder have no pace; here it is low, so that few requests show it
 PACE = """
@@ -22,7 +23,8 @@ ROUNDS = 3
 
 @pytest.fixture
 def paced(engine, docker_client, stub_image) -> Iterator[TrialHub]:
-    yield from run_hub(engine, docker_client, stub_image, engine.base_url, PACE)
+    with run_hub(make_hub(engine, stub_image, engine.base_url, PACE), docker_client) as hub:
+        yield hub
 
 
 class Flood(threading.Thread):

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from deploy.quickstart.person import Person
-from deploy.quickstart.trial import TrialHub, wait_for
+from deploy.quickstart.trial import TrialHub
 from jupyterhub_gpuspawner.engine import labels
+from tests.hubs import people, run_hub
 
 #: what the tests ask of the shipped configuration to be different: small servers that start at
 #: once, short graces, and profiles that make a server misbehave
@@ -58,13 +56,15 @@ c.GPUScheduler.cdi_dir = "{cdi}"
 @pytest.fixture(scope="module")
 def hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub with two simulated GPUs, one for the tests of a module."""
-    yield from run_hub(make_hub(engine, stub_image), docker_client)
+    with run_hub(make_hub(engine, stub_image), docker_client) as hub:
+        yield hub
 
 
 @pytest.fixture
 def own_hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub that a test may kill."""
-    yield from run_hub(make_hub(engine, stub_image), docker_client)
+    with run_hub(make_hub(engine, stub_image), docker_client) as hub:
+        yield hub
 
 
 def make_hub(
@@ -91,59 +91,11 @@ def make_hub(
     )
 
 
-def run_hub(hub: TrialHub, client: Any) -> Iterator[TrialHub]:
-    """Start a Hub on the testbed's engine; afterwards nothing of it is left."""
-    clear(client)  # what a killed earlier run left would own the engine
-    try:
-        hub.start()
-        yield hub
-    finally:
-        hub.stop()
-        print(hub.last_words(80))  # pytest shows it where a test failed
-        clear(client)
-        hub.discard()
-
-
-def clear(client: Any) -> None:
-    """Remove containers, volumes and networks of ours. The testbed's engine has no others."""
-    chosen = {"label": labels.LEDGER}
-    for container in client.containers.list(all=True, filters=chosen, ignore_removed=True):
-        with suppress(Exception):
-            container.remove(force=True, v=True)
-    for volume in client.volumes.list(filters=chosen):
-        with suppress(Exception):
-            volume.remove(force=True)
-    for network in client.networks.list(filters=chosen):
-        with suppress(Exception):
-            network.remove()
-
-
 @pytest.fixture
 def somebody(hub: TrialHub) -> Iterator[Callable[..., Person]]:
     """Makes a new user who is logged in; their servers are stopped at the end."""
-    made: list[Person] = []
-
-    def make(prefix: str = "user") -> Person:
-        person = hub.person(f"{prefix}-{uuid.uuid4().hex[:8]}")
-        made.append(person)
-        return person
-
-    yield make
-    for person in made:
-        stop_all(person)
-    wait_for("free GPUs", 30, lambda: not hub.busy())
-
-
-def stop_all(person: Person) -> None:
-    """Stop every server of a person, whatever state it is in."""
-    for _ in range(100):
-        servers = person.api("GET", f"/users/{person.name}").json().get("servers", {})
-        if not any(s["ready"] or s["pending"] for s in servers.values()):
-            return
-        for name in servers:
-            person.cancel(name)
-        time.sleep(0.1)
-    raise AssertionError(f"{person.name}: servers don't stop")
+    with people(hub) as make:
+        yield make
 
 
 def start(person: Person, profile: str = "gpu", server: str = "") -> list[str]:

@@ -13,8 +13,9 @@ import pytest
 
 from deploy.quickstart.person import Person
 from deploy.quickstart.trial import TrialHub, wait_for
+from tests.hubs import run_hub
 
-from .conftest import container_of, make_hub, run_hub, server_of, start
+from .conftest import container_of, make_hub, server_of, start
 
 #: the Hub's own limits, made short: it looks for a server this long and then stops it. In the
 #: test a busy server crosses them several times over within seconds
@@ -29,7 +30,9 @@ SERVERS = 20
 @pytest.fixture
 def hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub that soon loses its patience."""
-    yield from run_hub(make_hub(engine, stub_image, IMPATIENT, simulate=SERVERS), docker_client)
+    wanted = make_hub(engine, stub_image, IMPATIENT, simulate=SERVERS)
+    with run_hub(wanted, docker_client) as hub:
+        yield hub
 
 
 def freeze(container: Any) -> int:

@@ -12,8 +12,9 @@ import pytest
 
 from deploy.quickstart.person import Person
 from deploy.quickstart.trial import TrialHub, wait_for
+from tests.hubs import run_hub
 
-from .conftest import containers_of, make_hub, run_hub, server_of, tracebacks
+from .conftest import containers_of, make_hub, server_of, tracebacks
 
 #: seconds from the request to the cancel
 DELAYS = [step * 0.05 for step in range(101)]
@@ -27,7 +28,8 @@ PROFILES = ("slow", "gpu", "gpu2")
 @pytest.fixture(scope="module")
 def hub(engine: Any, docker_client: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub with fewer GPUs than the people want, so that some of them wait."""
-    yield from run_hub(make_hub(engine, stub_image, simulate=8), docker_client)
+    with run_hub(make_hub(engine, stub_image, simulate=8), docker_client) as hub:
+        yield hub
 
 
 def test_a_start_cancelled_at_any_moment_leaves_nothing(hub, docker_client):

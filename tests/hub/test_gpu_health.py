@@ -19,10 +19,11 @@ import pytest
 
 from deploy.quickstart.trial import TrialHub, wait_for
 from tests.compiled import fake_nvml
+from tests.hubs import run_hub
 from tests.testbed.config import cdi_spec
 from tests.testbed.processes import boot_id
 
-from .conftest import container_of, facts, make_hub, plain, run_hub, server_of, start
+from .conftest import container_of, facts, make_hub, plain, server_of, start
 
 pytestmark = pytest.mark.skipif(
     jupyterhub.version_info[0] < 6,
@@ -93,7 +94,8 @@ def hub(machine: Machine, engine: Any, docker_client: Any, stub_image: str) -> I
         python=str(machine.folder / "python"),
     )
     try:
-        yield from run_hub(hub, docker_client)
+        with run_hub(hub, docker_client):
+            yield hub
     finally:
         spec.unlink()
 

@@ -12,7 +12,8 @@ import pytest
 
 from deploy.quickstart.person import Person
 from deploy.quickstart.trial import TrialHub
-from tests.hub.conftest import clear, container_of, make_hub, run_hub, start
+from tests.hub.conftest import container_of, make_hub, start
+from tests.hubs import clear, run_hub
 from tests.isolation import surroundings
 from tests.isolation.surroundings import DATABASE, DOCKER_TCP, ON_THE_MACHINE
 
@@ -67,7 +68,7 @@ def machine(alone: Any) -> Iterator[Any]:
 @pytest.fixture(scope="package")
 def site(alone: Any, machine: Any, stub_image: str) -> Iterator[TrialHub]:
     """A Hub on the machine, with the firewall up."""
-    for hub in run_hub(make_hub(alone, stub_image, after=PROFILES), machine):
+    with run_hub(make_hub(alone, stub_image, after=PROFILES), machine) as hub:
         surroundings.firewall("up", "--hub", hub_api(alone, hub))
         yield hub
 

@@ -20,7 +20,8 @@ import pytest
 
 from deploy.quickstart.trial import TrialHub, wait_for
 from jupyterhub_gpuspawner.engine import labels
-from tests.hub.conftest import container_of, containers_of, make_hub, run_hub, server_of, start
+from tests.hub.conftest import container_of, containers_of, make_hub, server_of, start
+from tests.hubs import run_hub
 from tests.isolation.surroundings import ROOT
 
 CONFIG = ROOT / "deploy" / "socket-proxy" / "haproxy.cfg"
@@ -65,7 +66,8 @@ def hub(alone: Any, machine: Any, stub_image: str, door: str) -> Iterator[TrialH
         devices=alone.devices,
         folder=alone.folder,
     )
-    yield from run_hub(make_hub(behind, stub_image, after=NETWORKS), machine)
+    with run_hub(make_hub(behind, stub_image, after=NETWORKS), machine) as hub:
+        yield hub
 
 
 def test_servers_start_stop_and_die_behind_the_proxy(hub: TrialHub, machine: Any) -> None:

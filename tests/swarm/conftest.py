@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 
 import docker
@@ -11,7 +10,7 @@ import pytest
 from deploy.quickstart.person import Person
 from deploy.quickstart.trial import wait_for
 from tests.auditor import Auditor
-from tests.hub.conftest import stop_all
+from tests.hubs import people
 from tests.swarm.hubs import SwarmHub, run_hub
 from tests.testbed import rootfs
 from tests.testbed.swarm import Swarm
@@ -58,19 +57,13 @@ def auditor(swarm: Swarm, hub: SwarmHub) -> Iterator[Auditor]:
 @pytest.fixture
 def somebody(swarm: Swarm, hub: SwarmHub) -> Iterator[Callable[..., Person]]:
     """Makes a new user who is logged in; their servers are stopped at the end."""
-    made: list[Person] = []
 
-    def make(prefix: str = "user") -> Person:
-        person = hub.person(f"{prefix}-{uuid.uuid4().hex[:8]}")
-        made.append(person)
-        return person
+    def mend() -> None:
+        for node in swarm.nodes:
+            node.plug()
+            if not node.answers():
+                node.restart()
+        wait_for("all nodes", 150, swarm.answers)
 
-    yield make
-    for node in swarm.nodes:
-        node.plug()
-        if not node.answers():
-            node.restart()
-    wait_for("all nodes", 150, swarm.answers)
-    for person in made:
-        stop_all(person)
-    wait_for("free GPUs", 60, lambda: not hub.busy())
+    with people(hub, mend, limit=60) as make:
+        yield make

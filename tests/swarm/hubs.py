@@ -17,6 +17,7 @@ from docker.errors import APIError, NotFound
 
 from deploy.quickstart.trial import Site, TrialHub, wait_for
 from jupyterhub_gpuspawner.engine import labels
+from tests import hubs
 from tests.testbed import host
 from tests.testbed.images import stub_tag
 from tests.testbed.swarm import Swarm, SwarmNode
@@ -165,15 +166,9 @@ class SwarmHub(TrialHub):
 def run_hub(swarm: Swarm, after: str = "") -> Iterator[SwarmHub]:
     """Start a Hub on the Swarm; afterwards nothing of it is left."""
     swarm.wipe()
-    hub = SwarmHub(swarm, after)
-    try:
-        hub.start()
+    with hubs.run_hub(SwarmHub(swarm, after)) as hub:
         wait_for("both workers", 20, lambda: len(hub.leases()) == 4)
         yield hub
-    finally:
-        hub.stop()
-        print(hub.last_words(80))  # pytest shows it where a test failed
-        hub.discard()
 
 
 def clear(client: Any) -> None:
