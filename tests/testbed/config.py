@@ -9,11 +9,7 @@ from typing import Any
 def daemon_config(tag: str, resolvers: Sequence[str]) -> dict[str, Any]:
     """The daemon's settings. ``tag`` names its bridge and its control group."""
     return {
-        "hosts": ["unix:///out/docker.sock"],
-        "data-root": "/data",
-        "pidfile": "/out/docker.pid",
-        "features": {"cdi": True},
-        "cdi-spec-dirs": ["/etc/cdi"],
+        **_common(tag),
         "bridge": tag,
         # No "default-address-pools": with it, a daemon that starts again deletes the interface
         # "docker0" of its network namespace (daemon_unix.go, "Clear stale bridge network"), and
@@ -25,8 +21,6 @@ def daemon_config(tag: str, resolvers: Sequence[str]) -> dict[str, Any]:
         "ip6tables": False,
         "ip-forward": False,
         "ip-masq": False,
-        "cgroup-parent": f"/{tag}",
-        "shutdown-timeout": 3,
     }
 
 
@@ -37,6 +31,13 @@ def swarm_config(tag: str, device_ids: Sequence[str]) -> dict[str, Any]:
     name with ``-`` would become an environment variable that ``sh`` drops.
     """
     return {
+        **_common(tag),
+        "node-generic-resources": [f"GPU{k}={name}" for k, name in enumerate(device_ids)],
+    }
+
+
+def _common(tag: str) -> dict[str, Any]:
+    return {
         "hosts": ["unix:///out/docker.sock"],
         "data-root": "/data",
         "pidfile": "/out/docker.pid",
@@ -44,7 +45,6 @@ def swarm_config(tag: str, device_ids: Sequence[str]) -> dict[str, Any]:
         "cdi-spec-dirs": ["/etc/cdi"],
         "cgroup-parent": f"/{tag}",
         "shutdown-timeout": 3,
-        "node-generic-resources": [f"GPU{k}={name}" for k, name in enumerate(device_ids)],
     }
 
 
