@@ -17,6 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
+from tests.auditor.verdict import Kind
 from tests.crash import case as cases
 from tests.crash import points as points_module
 from tests.crash.case import Bench, Case, Result
@@ -76,14 +77,7 @@ class Counts:
     def of(cls, results: Sequence[Result], points: int, seconds: float) -> Counts:
         """Sum up."""
         times = sorted(result.recovery for result in results)
-        kinds = (
-            "double_grants",
-            "lost_gpus",
-            "leaked_containers",
-            "wrong_devices",
-            "stopped_running",
-            "book_errors",
-        )
+        kinds = [kind.value for kind in Kind]
         return cls(
             cases=len(results),
             passed=sum(result.ok for result in results),
