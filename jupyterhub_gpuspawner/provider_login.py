@@ -197,17 +197,24 @@ class ProviderLogin(OAuthenticator):
         except OSError as error:  # no connection, no such host, a wrong certificate
             raise self._unreachable(error) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            # not the value: it may hold tokens
-            self.log.error(
-                "%s: the answer was not understood (%s); look at its URLs, scopes and claims",
-                self.login_service,
-                type(error).__name__,
-            )
-            raise HTTPError(
-                502,
-                f"The answer of {self.login_service} was not understood. Please tell an "
-                "administrator: the Hub's log says more.",
-            ) from None
+            raise self._not_understood(type(error).__name__) from None
+        except HTTPError as error:
+            if error.status_code != 500:
+                raise
+            # the library's own, whose text has the answer in it: tokens must not get to a page
+            raise self._not_understood("not what OAuth asks for") from None
+
+    def _not_understood(self, why: str) -> HTTPError:
+        self.log.error(
+            "%s: the answer was not understood (%s); look at its URLs, scopes and claims",
+            self.login_service,
+            why,
+        )
+        return HTTPError(
+            502,
+            f"The answer of {self.login_service} was not understood. Please tell an "
+            "administrator: the Hub's log says more.",
+        )
 
     def _unreachable(self, error: object) -> HTTPError:
         self.log.error("%s does not answer: %s", self.login_service, error)
