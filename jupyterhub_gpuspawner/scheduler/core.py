@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from .budgets import Spent
 from .decisions import Decision, EntryStored, LeaseStored
 from .fairshare import Usage
 from .models import EntryState, GPURequest, QueueEntry, Settings
@@ -23,6 +24,8 @@ class Core:
     decided: list[Decision] = field(default_factory=list)
     #: what users and groups have had; follows the leases
     usage: Usage = field(init=False)
+    #: what was charged to budgets; follows them too
+    spent: Spent = field(init=False)
     #: entries that a spawn waits for now: only these are granted
     attached: set[str] = field(default_factory=set)
     #: entry id -> since when nobody waits for it
@@ -43,6 +46,7 @@ class Core:
 
     def __post_init__(self) -> None:
         self.usage = Usage(self.settings.fairness)
+        self.spent = Spent(self.settings.limits)
 
     def emit(self, decision: Decision) -> None:
         """Make a decision: part of the state at once, durable when the caller stores it."""
@@ -55,6 +59,8 @@ class Core:
             old = self.tables.leases.get(decision.lease.id)
             self.tables.apply(decision)
             self.usage.follow(old, decision.lease)
+            if self.spent.active:
+                self.spent.follow(decision.lease, self.usage.charge(decision.lease))
         else:
             self.tables.apply(decision)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import RefusedError
+from ..units import format_duration
 from . import events, leases, quota
 from .core import Core
 from .decisions import EntryStored, LeaseStored
 from .models import EntryState, LeaseState, QueueEntry, Reason, Target
+from .policy import HOUR
 
 
 def submitted(core: Core, event: events.Submitted, now: float) -> None:
@@ -107,6 +109,7 @@ def _refuse_if_hopeless(core: Core, entry: QueueEntry) -> None:
             f"You may hold fewer GPUs than the {entry.request.count} you asked for.",
             reason=above.value,
         )
+    _refuse_above_budget(core, entry)
     words = core.impossible(entry.request)
     if words is not None:
         raise RefusedError(
@@ -114,6 +117,21 @@ def _refuse_if_hopeless(core: Core, entry: QueueEntry) -> None:
             f"This can never be granted here: {words}.",
             reason=Reason.IMPOSSIBLE.value,
         )
+
+
+def _refuse_above_budget(core: Core, entry: QueueEntry) -> None:
+    price = core.usage.price(entry)
+    above = core.spent.never(entry, price) if price and core.spent.active else None
+    if above is None:
+        return
+    reason, budget = above
+    whose = "your" if reason is Reason.ABOVE_USER_BUDGET else "your group's"
+    asked, period = f"{price / HOUR:g} GPU hours", format_duration(budget.period)
+    raise RefusedError(
+        f"{entry.key}: asks for {asked}, above {budget.hours:g} in {period} ({reason})",
+        f"You asked for {asked}; {whose} budget is {budget.hours:g} GPU hours in {period}.",
+        reason=reason.value,
+    )
 
 
 def _refuse_too_many(core: Core, entry: QueueEntry) -> None:

@@ -266,6 +266,11 @@ class Usage:
             seconds = self.fairness.unbounded_length
         return len(lease.claims) * max(seconds, 0.0)
 
+    def price(self, entry: QueueEntry) -> float:
+        """GPU seconds that the entry will be charged when it is granted."""
+        length = entry.request.length
+        return entry.request.count * (self.fairness.unbounded_length if length is None else length)
+
     def cost(self, entry: QueueEntry) -> float:
         """What each GPU of the entry will be charged, weighted as of when it was asked for.
 

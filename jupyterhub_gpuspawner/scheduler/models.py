@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .policy import Fairness
+from .policy import Budget, Fairness
 
 
 class Text(str, Enum):
@@ -119,6 +119,8 @@ class Reason(Text):
     BEHIND_OTHERS = "behind_others"
     USER_LIMIT = "user_limit"
     GROUP_LIMIT = "group_limit"
+    USER_BUDGET = "user_budget"
+    GROUP_BUDGET = "group_budget"
     PREVIOUS_SERVER = "previous_server"
     NOT_ATTACHED = "not_attached"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
@@ -129,6 +131,8 @@ class Reason(Text):
     IMPOSSIBLE = "impossible"
     ABOVE_USER_LIMIT = "above_user_limit"
     ABOVE_GROUP_LIMIT = "above_group_limit"
+    ABOVE_USER_BUDGET = "above_user_budget"
+    ABOVE_GROUP_BUDGET = "above_group_budget"
     ADMIN_ONLY = "admin_only"
     QUEUE_FULL = "queue_full"
     TOO_MANY_REQUESTS = "too_many_requests"
@@ -333,6 +337,12 @@ class Limits:
     users: dict[str, int] = field(default_factory=dict)
     #: by group name; a user's groups all have to agree
     groups: dict[str, int] = field(default_factory=dict)
+    #: GPU hours in each period, for each user without an entry in ``user_budgets``
+    user_budget: Budget | None = None
+    #: by user name; None = unlimited
+    user_budgets: dict[str, Budget | None] = field(default_factory=dict)
+    #: of all members of a group together, by group name
+    group_budgets: dict[str, Budget] = field(default_factory=dict)
     #: waiting entries one user may have at a time
     queued_per_user: int = 10
     #: waiting entries of all users together; None = unlimited

@@ -30,6 +30,16 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """GPU hours that somebody may use in each period."""
+
+    #: GPUs times hours
+    hours: float
+    #: seconds
+    period: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fairness:
     """How the line is ordered."""
 

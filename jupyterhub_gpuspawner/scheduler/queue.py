@@ -85,7 +85,7 @@ class Queue:
         for place in self.line.old(now, todo, self.line.fairness.age_guard):
             assert place.shape is not None
             bit = place.shape.bit
-            if not bit & todo or self._limited(place) is not None:
+            if not bit & todo or self._limited(place, now) is not None:
                 continue
             want = self.capacity.renewed(place.shape.want)
             room = self._room(want, None, kept, now) if bit & fits else None
@@ -132,7 +132,7 @@ class Queue:
 
     def _first(self, mask: int, now: float) -> Place | None:
         for place in self.line.walk(mask, now, self._full):
-            if self._limited(place) is None:
+            if self._limited(place, now) is None:
                 return place
         return None
 
@@ -144,11 +144,14 @@ class Queue:
         limit = quota.user_limit(self._core.settings.limits, account.key[1])
         return limit is not None and self._core.tables.held_by(*account.key) >= limit
 
-    def _limited(self, place: Place) -> Reason | None:
+    def _limited(self, place: Place, now: float) -> Reason | None:
         limits, count = self._core.settings.limits, place.entry.request.count
         if count and quota.above_share(place.account.group, count):
             return Reason.GROUP_LIMIT
-        return quota.not_now(limits, place.entry, self._core.tables)
+        own = quota.not_now(limits, place.entry, self._core.tables)
+        if own is not None or not count or not self._core.spent.active:
+            return own
+        return self._core.spent.not_now(place.entry, self._core.usage.price(place.entry), now)
 
     def _grant(self, place: Place, room: Room, want: Want) -> Grant:
         entry, wished = place.entry, self.line.shapes.wished
@@ -206,16 +209,16 @@ class Queue:
         self.follow()
         told: dict[Want, Reason] = {}
         return [
-            Waiting(entry=entry, position=position, reason=self._why(entry, told))
+            Waiting(entry=entry, position=position, reason=self._why(entry, told, now))
             for position, entry in enumerate(self.line.everybody(now), start=1)
         ]
 
-    def _why(self, entry: QueueEntry, told: dict[Want, Reason]) -> Reason:
+    def _why(self, entry: QueueEntry, told: dict[Want, Reason], now: float) -> Reason:
         if entry.id not in self._core.attached:
             return Reason.NOT_ATTACHED
         if entry.key in self._core.tables.lease_of:
             return Reason.PREVIOUS_SERVER
-        limited = self._limited(self.line.places[entry.id])
+        limited = self._limited(self.line.places[entry.id], now)
         if limited is not None:
             return limited
         want = self.capacity.want(entry.request)

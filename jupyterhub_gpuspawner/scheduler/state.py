@@ -143,6 +143,8 @@ class SchedulerState:
         if settings.fairness != core.settings.fairness:
             core.usage = core.usage.changed(settings.fairness, core.tables.leases.values(), now)
             self._queue.reorder(core.usage)
+        if settings.limits != core.settings.limits:
+            core.spent = core.spent.changed(settings.limits)
         core.settings = settings
         core.tables.inventory += 1
         core.stirred = True

@@ -7,12 +7,13 @@ from typing import Any
 from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 
 from ..scheduler.models import Limits, Settings
+from .options_budgets import BudgetOptions
 from .options_fairness import FairnessOptions
 from .options_places import PlaceOptions
 from .traits import Seconds
 
 
-class PolicyOptions(FairnessOptions, PlaceOptions):
+class PolicyOptions(FairnessOptions, BudgetOptions, PlaceOptions):
     """Part of :class:`~.options.GPUScheduler`: what :class:`Settings` is made of."""
 
     memory_reserve = Float(
@@ -210,6 +211,7 @@ class PolicyOptions(FairnessOptions, PlaceOptions):
                 groups=dict(self.group_gpu_limits),
                 queued_per_user=self.queued_per_user,
                 queued_total=self.queued_total,
+                **self.budgets(),
             ),
             memory_reserve=self.memory_reserve,
             cpu_overcommit=self.cpu_overcommit,

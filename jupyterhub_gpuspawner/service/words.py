@@ -31,6 +31,11 @@ REASONS: dict[Reason, str] = {
     Reason.BEHIND_OTHERS: "Others come first for the same GPUs.",
     Reason.USER_LIMIT: "You hold as many GPUs as you may; stop another server first.",
     Reason.GROUP_LIMIT: "Your group holds as many GPUs as it may.",
+    Reason.USER_BUDGET: (
+        "Your GPU hours for this period are used up: wait for the next one, or stop a server "
+        "to get back what it does not use."
+    ),
+    Reason.GROUP_BUDGET: "Your group's GPU hours for this period are used up.",
     Reason.PREVIOUS_SERVER: "Your previous server is still stopping.",
     Reason.NOT_ATTACHED: "Nobody waits for it at the moment.",
     Reason.LEDGER_UNAVAILABLE: (

@@ -68,13 +68,35 @@ class Reference:
         mine = sum(len(v.claims) for v in self.live if (v.key.hub, v.key.user) == who)
         own = limits.users.get(entry.key.user, limits.per_user)
         return count > 0 and (
-            (own is not None and mine + count > own)
+            self.over_budget(entry)
+            or (own is not None and mine + count > own)
             or any(g in limits.groups and held[g] + count > limits.groups[g] for g in entry.groups)
             or any(
                 share.borrow is not None and self.held(share) + count > share.quota + share.borrow
                 for share in self.path(entry.groups)
             )
         )
+
+    def over_budget(self, entry: QueueEntry) -> bool:
+        limits, key = self.settings.limits, entry.key
+        length = entry.request.length
+        price = entry.request.count * (self.fairness.unbounded_length if length is None else length)
+        budgets = [(limits.user_budgets.get(key.user, limits.user_budget), None)]
+        budgets += [(limits.group_budgets.get(group), group) for group in entry.groups]
+        for budget, group in budgets:
+            if budget is None:
+                continue
+            begin = self.now - (self.now - 4 * 86400) % budget.period
+            had = sum(
+                charge.seconds
+                for charge in self.core.spent._charges.values()
+                if begin <= charge.at < begin + budget.period
+                and charge.hub == key.hub
+                and (charge.user == key.user if group is None else group in charge.groups)
+            )
+            if had + price > budget.hours * 3600 + 1:
+                return True
+        return False
 
     def priority(self, entry: QueueEntry) -> int:
         return max((self.fairness.priorities.get(g, 0) for g in entry.groups), default=0)

@@ -267,6 +267,10 @@ class World:
     def why(self, user: str) -> Reason:
         return dict(self.line())[user]
 
+    def one(self, **fields: Any) -> GPURequest:
+        """A request for one GPU."""
+        return GPURequest(count=1, **fields)
+
     def why_not(self, user: str, count: int = 1, **fields: Any) -> Reason:
         """Why a request that is made now waits."""
         self.ask(user, count, **fields)

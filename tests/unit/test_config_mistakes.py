@@ -106,7 +106,13 @@ def test_the_options_are_found() -> None:
     kept = {"GPUDockerSpawner", "GPUSpawnerMixin", "GPUScheduler"}
     #: parts of the above, or another program
     parts = {"LimitTraits", "SchedulerLink", "SchedulerApp", "_Base"}
-    parts |= {"PolicyOptions", "FairnessOptions", "PlaceOptions", "UserNetworkTraits"}
+    parts |= {
+        "PolicyOptions",
+        "FairnessOptions",
+        "PlaceOptions",
+        "BudgetOptions",
+        "UserNetworkTraits",
+    }
     names = {cls.__name__ for cls in configurables() if cls.class_traits(config=True)}
     assert names - kept - parts <= {"GPUSwarmSpawner"}, "a new class of options: try it too"
 

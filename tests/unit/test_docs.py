@@ -23,6 +23,7 @@ from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.limit_traits import LimitTraits
 from jupyterhub_gpuspawner.profiles import parse_profiles
 from jupyterhub_gpuspawner.scheduler.models import Limits, Reason, Settings
+from jupyterhub_gpuspawner.scheduler.policy import Budget
 from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.spawner import GPUSpawnerMixin
@@ -253,9 +254,18 @@ def scenarios() -> Iterator[Any]:
         yield pytest.param(settings, cells, id=title)
 
 
-def make_world(gpus: int, students: int | None = None, **limits: int) -> World:
+def make_world(
+    gpus: int, students: int | None = None, hours: int = 0, course: int = 0, **limits: int
+) -> World:
     groups = {} if students is None else {"students": students}
-    settings = Settings(limits=Limits(groups=groups, **limits), pools={"teaching": ("n*",)})
+    week = 7 * 24 * 3600.0
+    budgets: dict[str, Any] = {
+        "user_budget": Budget(hours=hours, period=week) if hours else None,
+        "group_budgets": {"course": Budget(hours=course, period=week)} if course else {},
+    }
+    settings = Settings(
+        limits=Limits(groups=groups, **limits, **budgets), pools={"teaching": ("n*",)}
+    )
     return World(*(gpu(f"g{k}", capability=(8, 0)) for k in range(gpus)), settings=settings)
 
 

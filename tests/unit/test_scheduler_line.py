@@ -24,7 +24,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     Mode,
     Settings,
 )
-from jupyterhub_gpuspawner.scheduler.policy import Fairness, Share
+from jupyterhub_gpuspawner.scheduler.policy import Budget, Fairness, Share
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
 from tests.unit.scheduler_reference import Checked
 from tests.unit.scheduler_world import GIB, gpu, key, machine
@@ -37,6 +37,11 @@ SHARES = (
     Share(name="teaching", quota=1, borrow=1),
 )
 LIMITS = Limits(per_user=3, groups={"all": 7}, queued_per_user=5)
+BUDGETS = Limits(
+    user_budget=Budget(hours=2.0, period=5000.0),
+    user_budgets={"bob": None, "eve": Budget(hours=1.0, period=2000.0)},
+    group_budgets={"all": Budget(hours=4.0, period=9000.0)},
+)
 CC9 = (9, 0)
 POOLS = {"odd": ("n1", "n3"), "second": ("n2*",)}
 POLICIES = {
@@ -49,6 +54,7 @@ POLICIES = {
     "old first": Settings(fairness=Fairness(shares=SHARES, age_guard=None, age_first=900.0)),
     "priorities": Settings(fairness=Fairness(priorities={"teaching": 1}, half_life=500.0)),
     "arrival": Settings(fairness=Fairness(by_usage=False, age_guard=None), limits=LIMITS),
+    "budgets": Settings(limits=BUDGETS, fairness=Fairness(shares=SHARES, unbounded_length=500.0)),
     "no backfill": Settings(fairness=Fairness(backfill=False, age_guard=None)),
 }
 USERS = {

@@ -30,7 +30,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     NodeState,
     Settings,
 )
-from jupyterhub_gpuspawner.scheduler.policy import Fairness, Share
+from jupyterhub_gpuspawner.scheduler.policy import Budget, Fairness, Share
 from jupyterhub_gpuspawner.scheduler.queue import Queue
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
 from tests.unit.scheduler_reference import Checked
@@ -79,6 +79,8 @@ limits = st.builds(
     Limits,
     per_user=st.sampled_from([None, 1, 2]),
     groups=st.sampled_from([{}, {"lab": 2}, {"all": 1}]),
+    user_budget=st.sampled_from([None, None, Budget(hours=30.0, period=50_000.0)]),
+    group_budgets=st.sampled_from([{}, {"lab": Budget(hours=30.0, period=90_000.0)}]),
     queued_per_user=st.sampled_from([1, 10]),
 )
 statuses = st.sampled_from(

@@ -13,6 +13,7 @@ from traitlets.config import Config
 
 from jupyterhub_gpuspawner.errors import ConfigError
 from jupyterhub_gpuspawner.scheduler.models import Limits
+from jupyterhub_gpuspawner.scheduler.policy import Budget
 from jupyterhub_gpuspawner.service import app, service_token
 from jupyterhub_gpuspawner.service.app import SchedulerApp
 from jupyterhub_gpuspawner.service.options import GPUScheduler
@@ -60,6 +61,12 @@ def options(**values: Any) -> GPUScheduler:
         ({"url": "https://127.0.0.1:1"}, "want http://ADDRESS:PORT"),
         ({"url": "http://127.0.0.1:99999"}, "want http://ADDRESS:PORT"),
         ({"url": "127.0.0.1:8750"}, "want http://ADDRESS:PORT"),
+        ({"user_gpu_budget": {"hours": 3}}, "want hours and period, e.g. {"),
+        ({"user_gpu_budget": {"hours": -1, "period": "7d"}}, "hours is -1; want 0 or more"),
+        ({"user_gpu_budgets": {"ann": {"hours": 1, "period": "1m"}}}, "want at least an hour"),
+        ({"user_gpu_budgets": {"ann": 7}}, "user_gpu_budgets: ann is 7; want hours and period"),
+        ({"group_gpu_budgets": {"lab": None}}, "group_gpu_budgets: lab is None; want hours"),
+        ({"group_gpu_budgets": {"lab": {"hours": 1, "period": "x"}}}, "lab: period: 'x' is not"),
         ({"node_pools": {"a100": []}}, "want a name and a list of names of machines"),
         ({"node_pools": {"": ["n1"]}}, "want a name and a list of names of machines"),
         ({"node_pools": {"a100": "n1"}}, "node_pools"),
@@ -96,6 +103,22 @@ def test_the_scheduler_gets_the_numbers() -> None:
     )
     assert (settings.memory_reserve, settings.cpu_overcommit) == (0.1, 4.0)
     assert settings.bind_deadline == 60.0
+
+
+def test_budgets_reach_the_scheduler() -> None:
+    limits = (
+        options(
+            user_gpu_budget={"hours": 100, "period": "7d"},
+            user_gpu_budgets={"ann": {"hours": 0.5, "period": 3600}, "root": None},
+            group_gpu_budgets={"lab": {"hours": 7, "period": "30d"}},
+        )
+        .settings()
+        .limits
+    )
+    assert limits.user_budget == Budget(hours=100.0, period=7 * 86400.0)
+    assert limits.user_budgets == {"ann": Budget(hours=0.5, period=3600.0), "root": None}
+    assert limits.group_budgets == {"lab": Budget(hours=7.0, period=30 * 86400.0)}
+    assert options().settings().limits.user_budget is None
 
 
 def test_pools_of_machines_reach_the_scheduler() -> None:

@@ -90,6 +90,8 @@ def test_every_reason_that_a_waiting_user_can_meet_has_a_sentence() -> None:
     only_for_refusals = {
         Reason.ABOVE_USER_LIMIT,
         Reason.ABOVE_GROUP_LIMIT,
+        Reason.ABOVE_USER_BUDGET,
+        Reason.ABOVE_GROUP_BUDGET,
         Reason.QUEUE_FULL,
     }
     assert set(Reason) - set(REASONS) <= only_for_refusals
