@@ -33,7 +33,7 @@ class BudgetOptions(Configurable):
 
     user_gpu_budgets = Dict(
         key_trait=Unicode(),
-        help="""GPU hours by user name; replaces ``user_gpu_budget`` for them.
+        help="""GPU hours by user name; replaces ``user_gpu_budget``.
 
         Values as for ``user_gpu_budget``; None = no budget. Example: ``{"alice": {"hours": 500,
         "period": "7d"}, "root": None}``. Empty (the default) = no exceptions.
