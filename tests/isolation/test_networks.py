@@ -52,19 +52,25 @@ def make_on(machine: Any, image: str, network: str, **options: Any) -> Any:
     return machine.containers.create(image, ["sleep", "60"], network=network, **options)
 
 
-def test_many_users_have_a_network_each_though_dockers_own_pools_end(
-    machine: Any, alone: Any, ledger: str
-) -> None:
-    def one(number: int) -> str:
+def ensure_at_once(alone: Any, wanted: list[NetworkSpec]) -> set[str]:
+    """Several starts at a time, each with a client of its own; the networks they were given."""
+
+    def one(spec: NetworkSpec) -> str:
         client = alone.client()
         try:
-            return ensure_network(client, spec(ledger, f"user{number}"))
+            return ensure_network(client, spec)
         finally:
             client.close()
 
     with ThreadPoolExecutor(8) as threads:
-        names = list(threads.map(one, range(MANY)))
-    assert len(set(names)) == MANY
+        return set(threads.map(one, wanted))
+
+
+def test_many_users_have_a_network_each_though_dockers_own_pools_end(
+    machine: Any, alone: Any, ledger: str
+) -> None:
+    made = ensure_at_once(alone, [spec(ledger, f"user{number}") for number in range(MANY)])
+    assert len(made) == MANY
     found = subnets(machine, ledger)
     assert len(found) == MANY
     assert not [a for a in found for b in found if a is not b and a.overlaps(b)]
@@ -80,15 +86,7 @@ def test_many_users_have_a_network_each_though_dockers_own_pools_end(
 def test_two_starts_of_one_user_at_once_share_one_network(
     machine: Any, alone: Any, ledger: str
 ) -> None:
-    def one(_: int) -> str:
-        client = alone.client()
-        try:
-            return ensure_network(client, spec(ledger))
-        finally:
-            client.close()
-
-    with ThreadPoolExecutor(6) as threads:
-        assert len(set(threads.map(one, range(6)))) == 1
+    assert len(ensure_at_once(alone, [spec(ledger)] * 6)) == 1
     assert len(subnets(machine, ledger)) == 1
 
 
