@@ -195,6 +195,17 @@ def late_create(side: Side) -> Outcome:
     return outcome
 
 
+def apart(side: Side, one: Person, other: Person) -> Outcome:
+    """Whether two have a GPU each; then both stop."""
+    first, second = side.gpus(one.name), side.gpus(other.name)
+    kept = bool(first and second) and not first & second
+    for person in (one, other):
+        gone(side, person)
+    return Outcome(
+        kept=kept, seen="each has a GPU of its own" if kept else "both have the same GPU"
+    )
+
+
 @scenario(
     "Two users press start at the same moment; two GPUs are free",
     "No GPU is in two running containers",
@@ -207,12 +218,7 @@ def two_at_once(side: Side) -> Outcome:
         # DockerSpawner has one call at a time on the way, so one is enough
         assert rule.reached.wait(30), side.hub.last_words(30)
     settles(lambda: all(side.running(person.name) for person in people), 30)
-    first, second = (side.gpus(person.name) for person in people)
-    kept = bool(first and second) and not first & second
-    seen = "each has a GPU of its own" if kept else "both have the same GPU"
-    for person in people:
-        gone(side, person)
-    return Outcome(kept=kept, seen=seen)
+    return apart(side, *people)
 
 
 @scenario(
@@ -245,12 +251,7 @@ def stale_gpu(side: Side) -> Outcome:
     other = started(side, "other")
     told = side.start(kept)
     assert not told, told
-    first, second = side.gpus("kept"), side.gpus("other")
-    good = bool(first and second) and not first & second
-    for person in (kept, other):
-        gone(side, person)
-    seen = "each has a GPU of its own" if good else "both have the same GPU"
-    return Outcome(kept=good, seen=seen)
+    return apart(side, kept, other)
 
 
 def state_of(container: Any) -> str:
