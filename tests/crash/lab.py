@@ -12,7 +12,6 @@ import tempfile
 import threading
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tests.crash.channel import Child, Dead, Listener
@@ -165,12 +164,7 @@ class World:
         self.engine.reset()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
