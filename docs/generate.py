@@ -274,6 +274,20 @@ def docstring(name: str) -> str:
     return f"```text\n{text}\n```"
 
 
+def cli() -> str:
+    """Every command of ``jupyterhub-gpuspawner``."""
+    parts = []
+    for command in module("cli.main").COMMANDS:
+        words = [a.name if a.name[0].isupper() else f"[{a.name}]" for a in command.all_arguments]
+        usage = " ".join(["jupyterhub-gpuspawner", command.name, *words])
+        rows = [(f"`{a.name}`", a.help) for a in command.all_arguments]
+        parts.append(
+            f"### {command.name}\n\n```text\n{usage}\n```\n\n{command.help}\n\n"
+            + table(("argument", "meaning"), iter(rows))
+        )
+    return "\n\n".join(parts)
+
+
 def benchmarks() -> str:
     """The programs that ``benchmarks/run`` knows."""
     rows = []
@@ -292,6 +306,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "bodies": bodies,
     "labels": labels,
     "head": head,
+    "cli": cli,
     "benchmarks": benchmarks,
     "docstring": docstring,
 }

@@ -34,6 +34,9 @@ class PostgresPlace:
         ledger.raise_epoch()
         return ledger
 
+    def make_empty(self) -> None:
+        self.cluster.database(self.name)
+
     def outside(self, statement: str) -> None:
         self.cluster.admin(statement, self.name)
 
@@ -44,12 +47,12 @@ class PostgresPlace:
         )
         return f"in use by the database session with pid {found[0][0]}; one scheduler may"
 
-    def open_freed(self) -> Ledger:
+    def open_freed(self, *, migrate: bool = True) -> Ledger:
         # the server notices a moment after the kernel that a process is gone
         until = time.monotonic() + 30
         while True:
             try:
-                return Ledger.open(self.url)
+                return Ledger.open(self.url, migrate=migrate)
             except LedgerLocked:
                 assert time.monotonic() < until
                 time.sleep(0.05)

@@ -105,6 +105,9 @@ class Place(Protocol):
     def new(self) -> Ledger:
         """A migrated, empty ledger here, in its first epoch. Close it."""
 
+    def make_empty(self) -> None:
+        """What an admin has to make before the first start."""
+
     def outside(self, statement: str) -> None:
         """Another program changes what is here."""
 
@@ -129,6 +132,9 @@ class SQLitePlace:
 
     def new(self) -> Ledger:
         return new_ledger(self._path)
+
+    def make_empty(self) -> None:
+        pass  # the file is made by itself
 
     def outside(self, statement: str) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None)

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
@@ -18,6 +19,7 @@ from jupyterhub.auth import Authenticator
 from traitlets.config import Config
 
 from jupyterhub_gpuspawner import hub, images
+from jupyterhub_gpuspawner.cli import main as cli
 from jupyterhub_gpuspawner.dockerspawner import GPUDockerSpawner
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.limit_traits import LimitTraits
@@ -185,6 +187,15 @@ def test_every_option_of_a_command_is_documented_and_every_documented_one_exists
         assert known - {"--help"} <= shown, script
         named = set(re.findall(rf"\./{script} (--[a-z]+)", "".join(map(read, NAMES))))
         assert named <= shown | {"--help"}, script
+
+
+@pytest.mark.parametrize("code", list(blocks("bash")))
+def test_every_command_of_ours_in_the_pages_is_one_that_there_is(code: str) -> None:
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["jupyterhub-gpuspawner"]:
+            # a wrong call ends the program
+            cli.parser().parse_args(words[1:])
 
 
 # -- right -------------------------------------------------------------------------------------
@@ -369,11 +380,14 @@ def test_every_page_is_reachable_from_the_index() -> None:
             assert f"({page.relative_to(DOCS)}" in index, page
 
 
-def test_every_spawner_that_the_package_offers_is_there_and_documented() -> None:
+def test_everything_that_the_package_offers_is_there_and_documented() -> None:
     offered = re.findall(
         r'^([\w-]+) = "(\w+(?:\.\w+)*):(\w+)"$', read("pyproject.toml"), re.MULTILINE
     )
-    assert {name for name, _, _ in offered} == {"gpu-docker", "gpu-swarm"}
-    for name, module, cls in offered:
+    (command,) = [(where, what) for name, where, what in offered if name == cli.PROGRAM]
+    assert getattr(importlib.import_module(command[0]), command[1]) is cli.main
+    spawners = [one for one in offered if one[0] != cli.PROGRAM]
+    assert {name for name, _, _ in spawners} == {"gpu-docker", "gpu-swarm"}
+    for name, module, cls in spawners:
         assert issubclass(getattr(importlib.import_module(module), cls), GPUSpawnerMixin)
         assert f"`{name}`" in read("CHANGELOG.md")

@@ -1,0 +1,1 @@
+"""The command ``jupyterhub-gpuspawner``: what an admin does beside the running Hub."""

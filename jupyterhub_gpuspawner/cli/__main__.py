@@ -1,0 +1,10 @@
+"""``python -m jupyterhub_gpuspawner.cli``: the same as ``jupyterhub-gpuspawner``."""
+
+from __future__ import annotations
+
+import sys
+
+from .main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
