@@ -146,6 +146,11 @@ class TrialHub:
         assert self._process is not None, "not started"
         return self._process.pid
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are started with."""
+        return dict(self._env)
+
     def start(self) -> None:
         """Start it, and wait until hub and scheduler answer."""
         command = [*self._enter, self._python, "-m", "jupyterhub", "--config", str(self.config)]
@@ -159,9 +164,10 @@ class TrialHub:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        wait_for("the Hub", self.limit, self._serves)
+        wait_for("the Hub", self.limit, self.serves)
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Whether hub and scheduler answer. TrialError where the Hub has ended."""
         if self._process is not None and self._process.poll() is not None:
             raise TrialError(f"the Hub ended with {self._process.returncode}; {self.last_words()}")
         try:

@@ -38,7 +38,7 @@ def second(own_hub: TrialHub, engine: Any, stub_image: str) -> Iterator[TrialHub
             return False
         return page.status_code == 200 and bool(health(hub))
 
-    hub._serves = answers  # type: ignore[method-assign]
+    hub.serves = answers  # type: ignore[method-assign]
     try:
         hub.start()
         yield hub

@@ -17,17 +17,16 @@ import requests
 from deploy.quickstart.person import Person
 from deploy.quickstart.trial import TrialHub
 from tests.soak.people import Diary, Guard
+from tests.soak.recovery import LEDGER, NAME, PAUSE, Before, Recovery
 from tests.testbed.processes import command, descendants
 
-#: labels of our containers, as the engine has them
-LEDGER, NAME = "jupyterhub-gpuspawner.ledger", "jupyterhub-gpuspawner.name"
 #: seconds after a kill in which a new server must come up, else the soak fails
 LONGEST = 120.0
 
 
 @dataclass(kw_only=True)
 class Chaos:
-    """Breaks things, and measures how long it takes until a new server starts again.
+    """Breaks things, and measures how long it takes until everything is right again.
 
     Parameters
     ----------
@@ -44,8 +43,11 @@ class Chaos:
     guard: Guard
     diary: Diary
     rng: random.Random
-    #: seconds from each kill to the first new server, by what was killed
+    recovery: Recovery
+    #: seconds from each kill until all was right again, by what was killed
     recoveries: list[tuple[str, float]] = field(default_factory=list)
+    #: seconds from each kill until a new server was ready
+    newcomers: list[float] = field(default_factory=list)
 
     def once(self, gently: bool) -> str:
         """Break one thing; what. ``gently``: no process of ours dies."""
@@ -65,44 +67,56 @@ class Chaos:
 
     def kill_hub(self) -> None:
         """kill -9 of the Hub; whoever runs it starts it again."""
-        begun = time.monotonic()
+        before, begun = self.recovery.before(), time.monotonic()
         self.hub.kill()
         self.hub.start()
-        self._recovered("hub", begun)
+        self._recovered("hub", before, begun)
 
     def kill_scheduler(self) -> None:
         """kill -9 of the scheduler; its supervisor starts it again."""
-        begun = time.monotonic()
+        before, begun = self.recovery.before(), time.monotonic()
         for pid in scheduler_pids(self.hub.pid):
             _send(pid, signal.SIGKILL)
-        self._recovered("scheduler", begun)
+        self._recovered("scheduler", before, begun)
 
     def kill_engine(self) -> None:
         """kill -9 of dockerd; whoever runs it starts it again. Containers live on."""
-        begun = time.monotonic()
+        before, begun = self.recovery.before(), time.monotonic()
         self.engine.kill9()
         self.engine.restart()
-        self._recovered("engine", begun)
+        self._recovered("engine", before, begun)
 
-    def _recovered(self, what: str, begun: float) -> None:
-        """Wait until somebody gets a new server."""
+    def _recovered(self, what: str, before: Before, begun: float) -> None:
+        """Wait until all is right, and somebody has got a new server."""
         self.diary.note("kills")
         path = f"/users/{self.canary.name}/server"
-        while time.monotonic() < begun + LONGEST:
-            try:
-                model = self.canary.api("GET", f"/users/{self.canary.name}").json()
-                server = model.get("servers", {}).get("", {})
-                if server.get("ready"):
-                    self.recoveries.append((what, time.monotonic() - begun))
-                    self.diary.note("spawns")
-                    self._stop_canary(path)
-                    return
-                if not server.get("pending"):
-                    self.canary.api("POST", path, json={"profile": "cpu"})
-            except (requests.RequestException, ValueError):
-                pass
-            time.sleep(0.1)
-        self.diary.complain(f"no new server {LONGEST:g} s after the {what} was killed")
+        right = ready = False
+        while not (right and ready) and time.monotonic() < begun + LONGEST:
+            if not ready and self._newcomer_is_ready(path):
+                ready = True
+                self.newcomers.append(time.monotonic() - begun)
+                self.diary.note("spawns")
+            if not right and self.recovery.over(before):
+                right = True
+                self.recoveries.append((what, time.monotonic() - begun))
+            time.sleep(PAUSE)
+        if not right:
+            why = self.recovery.last
+            self.diary.complain(f"{LONGEST:g} s after the {what} was killed: {why}")
+        if not ready:
+            self.diary.complain(f"no new server {LONGEST:g} s after the {what} was killed")
+        self._stop_canary(path)
+
+    def _newcomer_is_ready(self, path: str) -> bool:
+        """Look, and ask where it is not even on its way."""
+        with suppress(requests.RequestException, ValueError):
+            model = self.canary.api("GET", f"/users/{self.canary.name}").json()
+            server = model.get("servers", {}).get("", {})
+            if server.get("ready"):
+                return True
+            if not server.get("pending"):
+                self.canary.api("POST", path, json={"profile": "cpu"})
+        return False
 
     def _stop_canary(self, path: str) -> None:
         until = time.monotonic() + LONGEST

@@ -12,12 +12,12 @@ from typing import Any
 
 import requests
 
-from deploy.quickstart import trial
 from deploy.quickstart.trial import TrialError, TrialHub, wait_for
 from tests.auditor import Auditor, Verdict
 from tests.auditor.engine_api import EngineSilent
 from tests.soak.chaos import LONGEST, Chaos, scheduler_pids
 from tests.soak.people import Diary, Guard, User
+from tests.soak.recovery import Recovery, hub_alone
 from tests.soak.vitals import Growth, Vitals, percentile
 
 #: simulated GPUs, users who come and go, users who train; fewer GPUs than the users want
@@ -55,8 +55,12 @@ class Result:
     spawns: int
     kills: int
     faults: int
-    #: seconds from a kill to the first new server, by what was killed
+    #: seconds from a kill until all was right again, by what was killed
     recoveries: tuple[tuple[str, float], ...]
+    #: seconds from a kill until a new server was ready
+    newcomers: tuple[float, ...]
+    #: seconds that JupyterHub takes without anything of ours, on the same machine
+    hub_alone: float
     #: of hub and service
     growth: dict[str, Growth | None]
     verdict: Verdict
@@ -76,13 +80,17 @@ class Result:
         """Seconds of all recoveries."""
         return [seconds for _, seconds in self.recoveries]
 
+    def times_of(self, what: str) -> list[float]:
+        """Seconds of the recoveries after kills of one thing."""
+        return [seconds for name, seconds in self.recoveries if name == what]
+
     def lines(self) -> Iterator[str]:
         """In words."""
         yield f"seed {self.seed}, {self.seconds:.0f} s"
         yield f"spawns {self.spawns}, kills {self.kills}, recoveries {len(self.recoveries)}"
         yield "counts: " + ", ".join(f"{name} {n}" for name, n in sorted(self.counts.items()))
         for what in sorted({name for name, _ in self.recoveries}):
-            times = [seconds for name, seconds in self.recoveries if name == what]
+            times = self.times_of(what)
             yield (
                 f"recovery of the {what}: p50 {percentile(times, 0.5):.1f} s, "
                 f"p99 {percentile(times, 0.99):.1f} s ({len(times)})"
@@ -91,6 +99,11 @@ class Result:
             f"recovery: p50 {percentile(self.times, 0.5):.1f} s, "
             f"p99 {percentile(self.times, 0.99):.1f} s"
         )
+        yield (
+            f"a new server: p50 {percentile(self.newcomers, 0.5):.1f} s, "
+            f"p99 {percentile(self.newcomers, 0.99):.1f} s after the kill"
+        )
+        yield f"JupyterHub alone, without users: {self.hub_alone:.1f} s"
         for name, growth in self.growth.items():
             if growth is None:
                 yield f"{name}: lived too short to be measured"
@@ -120,6 +133,7 @@ class Soak:
     users: list[User] = field(default_factory=list)
     verdict: Verdict = field(default_factory=lambda: Verdict.of([]))
     last_fault: str = "none"
+    hub_alone: float = 0.0
 
     def __post_init__(self) -> None:
         self.guard = Guard(auditor=self.auditor)
@@ -130,6 +144,12 @@ class Soak:
             guard=self.guard,
             diary=self.diary,
             rng=random.Random(self.seed),
+            recovery=Recovery(
+                hub=self.hub,
+                engine=self.engine,
+                admin=self.hub.person("admin", admin=True),
+                newcomer="canary",
+            ),
         )
 
     def populate(self) -> None:
@@ -224,6 +244,8 @@ class Soak:
             kills=counts["kills"],
             faults=counts["engine_faults"] + counts["containers_broken"],
             recoveries=tuple(self.chaos.recoveries),
+            newcomers=tuple(self.chaos.newcomers),
+            hub_alone=self.hub_alone,
             growth=growth,
             verdict=self.verdict,
             complaints=(*self.diary.complaints, *grown),
@@ -263,15 +285,17 @@ def _soak(
         env={"DOCKER_HOST": engine.base_url, "GPUS_BRIDGE_IP": engine.gateway},
     )
     auditor = Auditor([engine.socket])
+    alone = hub_alone(hub.environment, LONGEST)
     begun = time.monotonic()
     # a machine that is busy with other things shall show in the recovery's seconds, no more
-    trial.HUB_LIMIT = LONGEST
+    hub.limit = LONGEST
     try:
         hub.start()
         auditor.ledger = hub.summary()["ledger"]
         auditor.book(hub.state / "gpus" / "ledger.sqlite")
         with auditor.watching():
             one = Soak(hub=hub, engine=engine, auditor=auditor, seed=seed, say=say)
+            one.hub_alone = alone
             one.populate()
             one.live(minutes * 60)
             say("everybody stops")
