@@ -35,9 +35,12 @@ SAMPLE, TABLE = ROOT / "tests/faults/test_crash_sample.py", ROOT / "tests/faults
 KINDS = (
     *("double_grants", "lost_gpus", "leaked_containers", "wrong_devices"),
     *("stopped_running", "book_errors"),
+    *("over_capacity", "over_quota", "barred_devices", "repeated"),
 )
-#: seconds from a kill to the first new server
+#: seconds from a kill until all is right again
 RECOVERY = 10.0
+#: what the soak kills
+KILLED = ("hub", "scheduler", "engine")
 #: seconds for one pytest run
 LONGEST = 3600
 
@@ -130,6 +133,12 @@ def run_soak(sums: Sums, minutes: float, seed: int) -> Result:
         soak_seed=result.seed,
         recovery_p50_s=round(percentile(result.times, 0.5), 2),
         recovery_p99_s=round(percentile(result.times, 0.99), 2),
+        new_server_p99_s=round(percentile(result.newcomers, 0.99), 2),
+        hub_alone_s=round(result.hub_alone, 2),
+        **{
+            f"recovery_{name}_p99_s": round(percentile(result.times_of(name), 0.99), 2)
+            for name in KILLED
+        },
     )
     return result
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.auditor import book as books
-from tests.auditor import judge, kernel
+from tests.auditor import grants, judge, kernel
+from tests.auditor import rules as limits
 from tests.auditor.engine_api import EngineApi, EngineSilent
 from tests.auditor.history import OPEN, Container, History
 from tests.auditor.judge import Now
@@ -62,6 +63,8 @@ class Auditor:
         self._protected: dict[str, list[tuple[float, float]]] = {}
         self._threads: list[threading.Thread] = []
         self._book = ""
+        #: what an admin decided; see :meth:`bar` and :meth:`limit` for what changes with time
+        self.rules = limits.Rules()
 
     # -- watching --------------------------------------------------------------------------
 
@@ -173,6 +176,19 @@ class Auditor:
         begin, _ = self._protected[name][-1]
         self._protected[name][-1] = (begin, time.time())
 
+    def bar(self, device: str) -> None:
+        """From now on no server may start with this device (broken, drained, not ours)."""
+        self.rules.barred.setdefault(device, []).append((time.time(), OPEN))
+
+    def unbar(self, device: str) -> None:
+        """It may from now on."""
+        limits.close(self.rules.barred[device], time.time())
+
+    def limit(self, users: Collection[str], most: int) -> None:
+        """From now on these users together get no more than ``most`` devices."""
+        quota = limits.Quota(users=frozenset(users), most=most, since=time.time())
+        self.rules.quotas.append(quota)
+
     # -- judging ---------------------------------------------------------------------------
 
     def book(self, place: str | Path) -> None:
@@ -189,16 +205,19 @@ class Auditor:
             not quiet: only what must hold at any time is judged.
         """
         now = self.look()
+        memory = {engine.path: engine.memory() for engine in self._engines}
         findings: list[Finding] = []
         with self._lock:
             findings += judge.doubled(self.history)
             findings += judge.differing(self.history, self.ledger)
             findings += judge.stopped(self.history, self.ledger, self._protected)
+            findings += limits.judge(self.history, self.ledger, self.rules, memory)
         if running is not None:
             findings += judge.leaked(now, running)
         if self._book:
             book = books.read(self._book)
             findings += books.history_errors(book)
+            findings += grants.grant_errors(book, self.rules)
             if running is not None:
                 findings += books.facts_errors(book, now.containers)
         return Verdict.of(findings)

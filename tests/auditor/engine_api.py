@@ -72,6 +72,11 @@ class EngineApi:
         found: dict[str, Any] | None = self.get(f"/containers/{quote(container_id, safe='')}/json")
         return found
 
+    def memory(self) -> int:
+        """Bytes of memory of the engine's machine; 0 = it does not say."""
+        info: dict[str, Any] = self.get("/info") or {}
+        return int(info.get("MemTotal") or 0)
+
     def networks(self) -> list[dict[str, Any]]:
         """Every network."""
         found: list[dict[str, Any]] = self.get("/networks") or []

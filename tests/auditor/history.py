@@ -33,6 +33,8 @@ class Container:
     injected: frozenset[str] | None = None
     #: what the kernel shows inside; None = it was never looked at while it ran
     kernel: frozenset[str] | None = None
+    #: its memory limit in bytes; 0 = none
+    memory: int = 0
     #: (from, to) in POSIX seconds by the engine's clock, not sorted
     runs: list[tuple[float, float]] = field(default_factory=list)
     #: since when it is gone from the engine; None = it is there
@@ -110,7 +112,9 @@ class History:
         container.name = str(info.get("Name") or "").lstrip("/")
         container.labels = dict((info.get("Config") or {}).get("Labels") or {})
         container.gone = None
-        container.injected = injected(info.get("HostConfig") or {})
+        host: Mapping[str, Any] = info.get("HostConfig") or {}
+        container.injected = injected(host)
+        container.memory = int(host.get("Memory") or 0)
         if kernel is not None:
             container.kernel = (container.kernel or frozenset()) | kernel
         state: Mapping[str, Any] = info.get("State") or {}

@@ -25,17 +25,17 @@ def doubled(history: History) -> Iterable[Finding]:
         shared = left.devices & right.devices
         if left.engine == right.engine and ANY in left.devices | right.devices:
             shared = left.devices | right.devices
-        overlap = _overlap(left, right) if shared else None
-        if overlap is not None:
+        both = overlap(left, right) if shared else None
+        if both is not None:
             names = ", ".join(sorted(shared))
             yield Finding(
                 Kind.DOUBLE,
-                f"{names} in {_name(left)} and {_name(right)} from {overlap[0]:.3f} to "
-                f"{overlap[1]:.3f}",
+                f"{names} in {_name(left)} and {_name(right)} from {both[0]:.3f} to {both[1]:.3f}",
             )
 
 
-def _overlap(left: Container, right: Container) -> tuple[float, float] | None:
+def overlap(left: Container, right: Container) -> tuple[float, float] | None:
+    """When both run; the first time, None = never."""
     for begin, end in left.intervals():
         for other_begin, other_end in right.intervals():
             first, last = max(begin, other_begin), min(end, other_end)

@@ -22,6 +22,14 @@ class Kind(str, Enum):
     STOPPED = "stopped_running"
     #: S8, S10, S12: the ledger contradicts itself or the facts
     BOOK = "book_errors"
+    #: S4, S5: more is given out than there is
+    OVER = "over_capacity"
+    #: S6: more is given to somebody than an admin allows
+    QUOTA = "over_quota"
+    #: S7: a device is given out that is unknown, unhealthy, drained or somebody else's
+    BARRED = "barred_devices"
+    #: S9: something that was repeated happened twice
+    REPEATED = "repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,10 @@ class Verdict:
     lost_gpus: int = 0
     stopped_running: int = 0
     book_errors: int = 0
+    over_capacity: int = 0
+    over_quota: int = 0
+    barred_devices: int = 0
+    repeated: int = 0
     details: tuple[str, ...] = ()
 
     @classmethod

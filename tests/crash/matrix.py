@@ -69,6 +69,10 @@ class Counts:
     wrong_devices: int = 0
     stopped_running: int = 0
     book_errors: int = 0
+    over_capacity: int = 0
+    over_quota: int = 0
+    barred_devices: int = 0
+    repeated: int = 0
     recovery_p99_s: float = 0.0
     points: int = 0
     seconds: float = 0.0
