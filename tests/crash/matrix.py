@@ -282,6 +282,7 @@ def run(
     names: Sequence[str] = (),
     share: Share = SHARE,
     engines: Sequence[Callable[[Path], CaseEngine]] = (),
+    most: int = 0,
 ) -> Outcome:
     """Record and play; the outcome of everything.
 
@@ -291,9 +292,12 @@ def run(
         Scenarios; none = all.
     engines:
         See :class:`Workshop`.
+    most:
+        At most so many of the cases, from all over; 0 = all.
     """
     with Workshop(engines) as shop:
-        return shop.play(choose(shop.record(list(names or SCENARIOS)), share))
+        chosen = choose(shop.record(list(names or SCENARIOS)), share)
+        return shop.play(chosen[:: -(-len(chosen) // most) or 1] if most else chosen)
 
 
 def report(results: Iterable[Result]) -> str:
