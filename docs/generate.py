@@ -201,6 +201,7 @@ def all_routes() -> list[tuple[str, type]]:
     found = [
         *module("service.api_internal").routes("", None),
         *module("service.pages").routes("", None),
+        *module("service.api").routes("", None)[-1:],
     ]
     return [(route[0], route[1]) for route in found]
 
@@ -215,6 +216,31 @@ def routes() -> str:
         meaning = first_sentence(handler) if ours else "The page's style sheet."
         rows.append((f"`{shown or '(the prefix itself)'}`", meaning))
     return table(("address", "meaning"), iter(rows))
+
+
+def operations() -> str:
+    """What the API for everybody does."""
+    rows = [
+        (
+            f"`{one.method.upper()} api/{one.path}`",
+            ", ".join(f"`{parameter.name}`" for parameter in one.query) or "-",
+            f"`{one.scope}`" if one.scope else "access",
+            one.summary,
+        )
+        for one, _ in module("service.api").OPERATIONS
+    ]
+    return table(("address", "query", "needs", "meaning"), iter(rows))
+
+
+def answers() -> str:
+    """The fields of the API's answers."""
+    models = module("service.api_models")
+    parts = []
+    for name in ("Device", "Node", "Lease", "Place", "Record"):
+        fields = getattr(models, name).model_fields.items()
+        rows = ((f"`{field}`", info.description or "-") for field, info in fields)
+        parts.append(f"**{name}**\n\n{table(('field', 'meaning'), rows)}")
+    return "\n\n".join(parts)
 
 
 def bodies() -> str:
@@ -303,6 +329,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "reasons": reasons,
     "metrics": metrics,
     "routes": routes,
+    "operations": operations,
+    "answers": answers,
     "bodies": bodies,
     "labels": labels,
     "head": head,

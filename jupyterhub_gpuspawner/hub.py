@@ -24,6 +24,7 @@ from .config_check import check_spawner, spawner_class
 from .errors import ConfigError
 from .kinds import one_line
 from .profiles import parse_profiles
+from .service.access import CUSTOM_SCOPES
 from .service.options import DEFAULT_PORT, GPUScheduler
 from .service.service_token import service_token
 from .swarmspawner import GPUSwarmSpawner
@@ -150,6 +151,8 @@ def _add_service(c: Any, url: str, config_file: Path) -> None:
             "command": command,
             "environment": environment,
             "oauth_no_confirm": True,
+            # a session carries them where the user has them, e.g. a group's leader
+            "oauth_client_allowed_scopes": list(CUSTOM_SCOPES),
             "display": True,
         }
     )
@@ -157,6 +160,7 @@ def _add_service(c: Any, url: str, config_file: Path) -> None:
 
 
 def _add_roles(c: Any) -> None:
+    c.JupyterHub.custom_scopes = {**CUSTOM_SCOPES, **(c.JupyterHub.get("custom_scopes") or {})}
     roles = _listed(c.JupyterHub, "load_roles")
     roles.append({"name": SERVICE, "services": [SERVICE], "scopes": list(SERVICE_SCOPES)})
     for role in roles:

@@ -28,7 +28,7 @@ from ..scheduler.decisions import (
 )
 from ..scheduler.models import Lease, Settings
 from ..scheduler.state import SchedulerState
-from ..store.replay import Snapshot
+from ..store.replay import JournalRow, Snapshot
 
 log = logging.getLogger("gpus.actor")
 T = TypeVar("T")
@@ -57,6 +57,7 @@ class Store(Protocol):
     def leases(
         self, user: str | None = None, live: bool | None = None, limit: int = 100
     ) -> list[Lease]: ...
+    def journal(self, after: int = 0, limit: int = 1000) -> list[JournalRow]: ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -155,6 +156,12 @@ class Actor:
     async def ledger_call(self, call: Callable[[], T]) -> T:
         """Run a call on the ledger in the ledger's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def journal(self, after: int, limit: int) -> list[JournalRow]:
+        """Stored decisions after number ``after``, oldest first. LedgerError in trouble."""
+        if self.trouble is not None:
+            raise self.trouble
+        return await self.ledger_call(lambda: self._store.journal(after, limit))
 
     # -- the work ------------------------------------------------------------------------
 

@@ -238,6 +238,7 @@ async def _bring_pages(
         held = importing.acquire(timeout=OPEN_LIMIT)
         try:
             importlib.import_module(".pages", __package__)
+            importlib.import_module(".api", __package__)
         finally:
             if held:
                 importing.release()
@@ -274,10 +275,10 @@ def add_api(web: WebApplication, prefix: str, desk: Desk) -> None:
 
 
 def add_pages(web: WebApplication, prefix: str, desk: Desk) -> None:
-    """Add the routes of the pages under ``prefix``, the last ones."""
-    from . import pages
+    """Add the routes for people and their programs under ``prefix``, the last ones."""
+    from . import api, pages
 
-    web.add_handlers(".*", pages.routes(prefix, desk))
+    web.add_handlers(".*", [*pages.routes(prefix, desk), *api.routes(prefix, desk)])
     web.settings["pages"].set()
 
 

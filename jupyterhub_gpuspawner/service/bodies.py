@@ -1,4 +1,4 @@
-"""What the internal API accepts, checked to the last field.
+"""What the API accepts, checked to the last field.
 
 Anything else is an error with one clear line, never an exception further in.
 """
@@ -10,12 +10,13 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..errors import RequestError
-from ..scheduler.models import GPURequest, Mode, Reason
+from ..scheduler.models import Admin, GPURequest, Mode, Reason
 from ..units import MAX_DURATION, MAX_MEMORY
 
 #: any text but NUL, which databases refuse
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 _Text = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
+_Line = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _Words = Annotated[str, StringConstraints(max_length=20_000)]
 _Version = Annotated[int, Field(ge=0, le=999)]
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
@@ -96,6 +97,15 @@ class Ended(_Body):
     note: _Words = ""
     exit_code: int | None = Field(None, ge=-(2**31), lt=2**32)
     oom: bool = False
+
+
+class SetAdmin(_Body):
+    """``POST devices/<id>/admin`` and ``nodes/<id>/admin``."""
+
+    admin: Admin = Field(
+        description="open; cordoned = nothing new is granted; draining = the same, to be emptied"
+    )
+    note: _Line = Field("", description="why; for other admins and the journal")
 
 
 def read(model: type[B], data: bytes) -> B:

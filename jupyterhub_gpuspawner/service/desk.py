@@ -14,6 +14,7 @@ from ..errors import LedgerError
 from ..scheduler import events
 from ..scheduler.models import Injection, Reason, Text
 from ..scheduler.state import SchedulerState
+from ..store.replay import JournalRow
 from . import waiting
 from .actor import Actor, Post
 from .bodies import Ended
@@ -166,6 +167,10 @@ class Desk:
         except asyncio.TimeoutError:
             self.reconciler.nudge()
             return False
+
+    async def journal(self, after: int, limit: int) -> list[JournalRow]:
+        """Up to ``limit`` stored decisions after number ``after``, oldest first. LedgerError."""
+        return await self._open().journal(after, limit)
 
     # -- for the runtime -----------------------------------------------------------------
 

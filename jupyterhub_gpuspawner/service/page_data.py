@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..scheduler.models import Device, Health, Lease, Reason
+from ..scheduler.models import Device, Health, Lease, Reason, ServerKey
 from ..scheduler.state import SchedulerState
 from . import waiters
 from .identity import HUB
@@ -24,6 +24,14 @@ class Viewer:
     name: str
     admin: bool = False
 
+    def owns(self, key: ServerKey) -> bool:
+        """Whether it is one of the viewer's own servers."""
+        return (key.hub, key.user) == (HUB, self.name)
+
+    def may_see(self, key: ServerKey) -> bool:
+        """Whether the viewer may read whose it is."""
+        return self.admin or self.owns(key)
+
 
 def page_data(
     state: SchedulerState, viewer: Viewer, starved: Collection[str] = ()
@@ -38,15 +46,10 @@ def page_data(
         "leases": [
             _lease(state, lease, starved)
             for lease in sorted(state.tables.leases.values(), key=lambda lease: lease.granted_at)
-            if may_see(viewer, lease.key.hub, lease.key.user)
+            if viewer.may_see(lease.key)
         ],
         "queue": [_place(place, viewer) for place in state.waiting()],
     }
-
-
-def may_see(viewer: Viewer, hub: str, user: str) -> bool:
-    """Whether the viewer may read this user's name."""
-    return viewer.admin or (hub, user) == (HUB, viewer.name)
 
 
 def _device(state: SchedulerState, device: Device, viewer: Viewer) -> dict[str, Any]:
@@ -56,9 +59,7 @@ def _device(state: SchedulerState, device: Device, viewer: Viewer) -> dict[str, 
         for lease_id in state.tables.claims.get(device.id, {}).values()
         if lease_id in state.tables.leases
     }
-    names = [
-        str(key) if may_see(viewer, key.hub, key.user) else SOMEBODY for key in sorted(holders)
-    ]
+    names = [str(key) if viewer.may_see(key) else SOMEBODY for key in sorted(holders)]
     reason = row["reason"]
     row["used_by"] = ", ".join(dict.fromkeys(names))
     row["explanation"] = "" if reason is None else REASONS[Reason(reason)]
@@ -74,6 +75,7 @@ def _node(state: SchedulerState, name: str) -> dict[str, Any]:
 
 def _lease(state: SchedulerState, lease: Lease, starved: Collection[str]) -> dict[str, Any]:
     return {
+        "id": lease.id,
         "server": str(lease.key),
         "profile": lease.profile,
         "node": lease.node,
@@ -110,9 +112,10 @@ def _trouble(state: SchedulerState, lease: Lease) -> Iterator[str]:
 
 def _place(place: Any, viewer: Viewer) -> dict[str, Any]:
     entry = place.entry
-    mine = may_see(viewer, entry.key.hub, entry.key.user)
+    mine = viewer.may_see(entry.key)
     line = waiters.queued(entry.id, place.position, place.reason)
     return {
+        "id": entry.id if mine else "",
         "position": place.position,
         "server": str(entry.key) if mine else "",
         "gpus": entry.request.count,

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
+from jupyterhub.services.auth import HubOAuthCallbackHandler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from .. import __version__, units
 from ..errors import LedgerError
 from .headers import protect
+from .hub_user import HubUser, need_hub
 from .page_data import Viewer, page_data
 from .web import bearer, has_token
 
@@ -40,8 +41,8 @@ templates.filters["memory"] = units.format_memory
 templates.filters["duration"] = units.format_duration
 
 
-class HubPage(HubOAuthenticated, RequestHandler):
-    """A handler that knows its user; asks the Hub without blocking the event loop."""
+class HubPage(HubUser, RequestHandler):
+    """A page that knows its user."""
 
     def initialize(self, desk: Desk) -> None:
         self.desk = desk
@@ -49,22 +50,6 @@ class HubPage(HubOAuthenticated, RequestHandler):
     def set_default_headers(self) -> None:
         self.nonce = secrets.token_urlsafe(16)
         protect(self, self.nonce)
-
-    async def identify(self) -> dict[str, Any] | None:
-        """The Hub's model of the user, if the user may come here; None = not logged in."""
-        if not connected():
-            raise HTTPError(503, reason="This service is not connected to a Hub")
-        # fills a cache of the request, so that current_user does not block
-        await self.hub_auth.get_user(self, sync=False)
-        user: dict[str, Any] | None = self.current_user
-        return user
-
-    async def of_token(self, token: str) -> dict[str, Any] | None:
-        """The Hub's model of a token's owner, with the token's scopes; None = no such token."""
-        if not connected():
-            raise HTTPError(503, reason="This service is not connected to a Hub")
-        found: dict[str, Any] | None = await self.hub_auth.user_for_token(token, sync=False)
-        return found
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.set_header("Content-Type", "text/html; charset=UTF-8")
@@ -130,8 +115,7 @@ class Callback(HubOAuthCallbackHandler):
         protect(self)
 
     async def prepare(self) -> None:
-        if not connected():
-            raise HTTPError(503, reason="This service is not connected to a Hub")
+        need_hub()
         await self.hub_auth.get_user(self, sync=False)
 
 
@@ -147,11 +131,6 @@ class Style(StaticFileHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.set_header("Content-Type", "text/plain")
         self.finish(f"{status_code}")
-
-
-def connected() -> bool:
-    """Whether a Hub told us who we are."""
-    return bool(os.environ.get("JUPYTERHUB_API_TOKEN") and os.environ.get("JUPYTERHUB_CLIENT_ID"))
 
 
 def render(name: str, *, nonce: str, **values: Any) -> str:

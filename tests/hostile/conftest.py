@@ -35,7 +35,9 @@ c.JupyterHub.load_roles = [
         name="leads",
         users=["lead"],
         scopes=["groups!group=team", "read:users!group=team", "list:users!group=team"],
-    )
+    ),
+    dict(name="gpu-watchers", users=["watcher"], scopes=["custom:gpus:read"]),
+    dict(name="gpu-operators", users=["operator"], scopes=["custom:gpus:admin"]),
 ]
 c.GPUDockerSpawner.profile_list = [
     dict(display_name="Plain", slug="plain", default=True, spawner_override=dict(gpus=0)),

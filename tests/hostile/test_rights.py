@@ -29,6 +29,8 @@ WHO = (
     "admin's token without scope",
     "server's token",
     "service token",
+    "token to see",
+    "token to act",
 )
 LEASES = "api/internal/leases/ID/(taken|bind|running|stopping|ended)"
 #: addresses that fit the patterns of the routes
@@ -37,6 +39,15 @@ EXAMPLES = {
     "metrics": "metrics",
     "oauth_callback": "oauth_callback",
     "static/(gpus\\.css)": "static/gpus.css",
+    "api/openapi\\.json": "api/openapi.json",
+    "api/devices": "api/devices",
+    "api/nodes": "api/nodes",
+    "api/leases": "api/leases",
+    "api/queue": "api/queue",
+    "api/journal": "api/journal",
+    "api/queue/ID/cancel": "api/queue/nobodys/cancel",
+    "api/devices/ID/admin": "api/devices/nobodys/admin",
+    "api/nodes/ID/admin": "api/nodes/nobodys/admin",
     "api/health": "api/health",
     "api/internal/summary": "api/internal/summary",
     "api/internal/requests": "api/internal/requests",
@@ -46,7 +57,42 @@ EXAMPLES = {
 #: route -> method -> what each caller gets; "*": all others. Methods that are not here are 405,
 #: or 403 where the token is asked for first
 LOGIN, OK, NO = 302, 200, 403
+#: who may come to the service at all; a token of a server may not
+MEMBER = {
+    "*": OK,
+    "anonymous": NO,
+    "token without scope": NO,
+    "token for metrics": NO,
+    "admin's token without scope": NO,
+    "server's token": NO,
+}
+#: a session changes nothing without the XSRF token, whoever's it is
+OF_AN_ADMIN = {"*": NO, "service token": 400, "token to act": 400}
 EXPECTED: dict[str, dict[str, dict[str, int]]] = {
+    "api/openapi\\.json": {"GET": {"*": OK}},
+    **{f"api/{part}": {"GET": MEMBER} for part in ("devices", "nodes", "leases", "queue")},
+    "api/journal": {
+        "GET": {
+            "*": NO,
+            "admin": OK,
+            "service token": OK,
+            "token to see": OK,
+            "token to act": OK,
+        }
+    },
+    # 404: there is no such request
+    "api/queue/ID/cancel": {
+        "POST": {
+            "*": NO,
+            "token with scope": 404,
+            "service token": 404,
+            "token to see": 404,
+            "token to act": 404,
+        }
+    },
+    # 400: the empty body does not say what is wanted
+    "api/devices/ID/admin": {"POST": OF_AN_ADMIN},
+    "api/nodes/ID/admin": {"POST": OF_AN_ADMIN},
     "": {
         "GET": {
             "*": OK,
@@ -56,6 +102,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
             "token for metrics": NO,
             "admin's token without scope": NO,
             "server's token": NO,
+            "token to see": NO,
+            "token to act": NO,
         }
     },
     "metrics": {
@@ -111,11 +159,13 @@ def routes() -> list[str]:
     for pattern in json.loads(ended.stdout):
         plain = pattern.removesuffix("$").replace("\\/", "/")
         if plain.startswith("/P/"):
-            found.append(plain.removeprefix("/P/").replace(_ID, "ID"))
+            plain = plain.replace(_ID, "ID").replace(_API_ID, "ID")
+            found.append(plain.removeprefix("/P/"))
     return found
 
 
 _ID = r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127})"
+_API_ID = r"([A-Za-z0-9][A-Za-z0-9_.:-]{0,127})"
 
 
 class Caller:
@@ -169,6 +219,9 @@ def callers(hub, docker_client) -> Iterator[dict[str, Caller]]:
         base, token=token(admin, "read:users:name!user")
     )
     callers["server's token"] = Caller(base, token=env["JUPYTERHUB_API_TOKEN"])
+    watcher, actor = hub.person("watcher"), hub.person("operator")
+    callers["token to see"] = Caller(base, token=token(watcher, "custom:gpus:read"))
+    callers["token to act"] = Caller(base, token=token(actor, "custom:gpus:admin"))
     secret = (hub.state / "gpus" / "service-token").read_text().strip()
     callers["service token"] = Caller(base, token=secret)
     assert set(callers) == set(WHO)

@@ -41,7 +41,7 @@ from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.service.pace import Pace
 from jupyterhub_gpuspawner.service.requeue import Answer
 from jupyterhub_gpuspawner.service.runtime import Outside, Runtime
-from jupyterhub_gpuspawner.store.replay import Snapshot, snapshot
+from jupyterhub_gpuspawner.store.replay import JournalRow, Snapshot, snapshot
 
 TOKEN = "t" * 32
 PREFIX = "/services/gpus/"
@@ -79,17 +79,24 @@ class FakeLedger:
     def load(self) -> Snapshot:
         if self.unreadable is not None:
             raise self.unreadable
-        return snapshot(self.journal())
+        return snapshot(self.decisions())
 
     def leases(
         self, user: str | None = None, live: bool | None = None, limit: int = 100
     ) -> list[Lease]:
-        last = {d.lease.id: d.lease for d in self.journal() if isinstance(d, LeaseStored)}
+        last = {d.lease.id: d.lease for d in self.decisions() if isinstance(d, LeaseStored)}
         newest = sorted(last.values(), key=lambda lease: lease.granted_at, reverse=True)
         return [lease for lease in newest if live is None or lease.live is live][:limit]
 
-    def journal(self) -> list[Decision]:
+    def decisions(self) -> list[Decision]:
         return [from_json(json.loads(row)) for row in self.rows]
+
+    def journal(self, after: int = 0, limit: int = 1000) -> list[JournalRow]:
+        rows = [
+            JournalRow(seq=seq, time=1.0, epoch=1, decision=decision)
+            for seq, decision in enumerate(self.decisions(), start=1)
+        ]
+        return rows[after : after + limit]
 
     def close(self) -> None:
         pass

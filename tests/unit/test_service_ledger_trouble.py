@@ -37,7 +37,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def leases(world: World) -> list[str]:
-    return [item.lease.id for item in world.ledger.journal() if isinstance(item, LeaseStored)]
+    return [item.lease.id for item in world.ledger.decisions() if isinstance(item, LeaseStored)]
 
 
 async def test_a_full_disk_grants_nothing_keeps_the_place_and_says_why(world: World) -> None:

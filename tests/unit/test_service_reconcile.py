@@ -234,7 +234,7 @@ async def test_a_removal_behind_our_back_frees_the_devices_with_the_reason(world
         del world.engine.containers[container]
         world.events.send("destroy", container)
         await world.until_states("free", "free")
-        last = [d.lease for d in world.ledger.journal() if isinstance(d, LeaseStored)][-1]
+        last = [d.lease for d in world.ledger.decisions() if isinstance(d, LeaseStored)][-1]
         assert (last.id, last.reason) == (lease_["id"], Reason.VANISHED)
 
 
@@ -300,7 +300,7 @@ async def test_a_running_container_of_a_lost_lease_is_adopted_and_its_devices_he
     async with world.running():
         assert await world.states() == ["free", "busy"]
         assert container in world.engine.containers
-        notes = [d for d in world.ledger.journal() if isinstance(d, Noted)]
+        notes = [d for d in world.ledger.decisions() if isinstance(d, Noted)]
         assert [note.kind for note in notes] == ["adopted"]
         status, _ = await world.post("leases/old-lease/stopping", {"reason": "stopped"})
         assert status == 200
@@ -347,7 +347,7 @@ async def test_said_to_have_ended_and_ended_is_removed_and_freed_with_the_reason
         world.engine.die(container, 137, oom=True)
         body = {"reason": "exited", "note": "limit 8 GiB", "exit_code": 137, "oom": True}
         assert await world.post(f"leases/{lease_['id']}/ended", body) == (200, {"released": True})
-        last = [d.lease for d in world.ledger.journal() if isinstance(d, LeaseStored)][-1]
+        last = [d.lease for d in world.ledger.decisions() if isinstance(d, LeaseStored)][-1]
         assert (last.reason, last.note) == (Reason.OUT_OF_MEMORY, "limit 8 GiB")
         assert world.engine.removed == [container]
 
@@ -430,7 +430,7 @@ async def test_other_devices_than_leased_are_said_once_and_nothing_is_stopped(
         nudge(world)
         looks = world.engine.looks
         await world.until(lambda: world.engine.looks > looks)
-        notes = [d for d in world.ledger.journal() if isinstance(d, Noted)]
+        notes = [d for d in world.ledger.decisions() if isinstance(d, Noted)]
         assert [note.kind for note in notes] == ["devices_differ"]
         assert container in world.engine.containers
 

@@ -1,0 +1,257 @@
+"""The API for people's programs: devices, leases, the queue; and what admins do to them.
+
+Who calls is known by a session at the Hub, by a token of the Hub, or by the service token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from ..errors import RequestError
+from ..scheduler import events
+from ..scheduler.decisions import Noted, to_json
+from ..scheduler.models import Admin
+from ..scheduler.state import SchedulerState
+from . import api_models as models
+from . import bodies
+from .access import SERVICE, Caller, caller_of
+from .hub_user import HubUser
+from .openapi import AFTER, LIMIT, OFFSET, Operation, Parameter, document
+from .page_data import page_data
+from .web import JSONHandler, bearer, has_token
+from .words import safe
+
+if TYPE_CHECKING:
+    from .desk import Desk
+
+_ID = r"([A-Za-z0-9][A-Za-z0-9_.:-]{0,127})"
+
+
+class APIHandler(HubUser, JSONHandler):
+    """Does one operation for a caller that it knows, or ends with 403."""
+
+    caller: Caller
+
+    def initialize(self, desk: Desk, operation: Operation) -> None:  # type: ignore[override]
+        super().initialize(desk)
+        self.operation = operation
+
+    async def prepare(self) -> None:
+        if (self.request.method or "").lower() != self.operation.method:
+            return  # 405, for everybody
+        caller = await self._find_caller()
+        if caller is None:
+            self.fail(403, "forbidden", "Log in at the Hub, or send a token that opens this.")
+        elif not _may(caller, self.operation):
+            self.fail(403, "forbidden", f"This needs the scope {self.operation.scope}.")
+        else:
+            self.caller = caller
+
+    async def _find_caller(self) -> Caller | None:
+        if has_token(self, self.desk.token):
+            return SERVICE
+        token = bearer(self)
+        user = await (self.of_token(token) if token else self.identify())
+        if user is None:
+            return None
+        return caller_of(user, self.hub_auth.access_scopes, token=bool(token))
+
+    async def reply(self, work: Callable[[], Awaitable[BaseModel | None]]) -> None:
+        """End with what ``work`` gives. None = it has ended already."""
+
+        async def checked() -> BaseModel | None:
+            self._check_query()
+            return await work()
+
+        answer = await self.answer(checked)
+        if answer is not None:
+            self.finish(answer.model_dump(mode="json"))
+
+    def _check_query(self) -> None:
+        names = [one.name for one in self.operation.query]
+        for name in self.request.query_arguments:
+            if name not in names:
+                allowed = f"allowed: {', '.join(names)}" if names else "there are none here"
+                raise RequestError(f"unknown parameter {safe(name)[:50]!r}; {allowed}")
+
+    def number(self, one: Parameter) -> int:
+        """A number of the query. RequestError."""
+        text = self.get_query_argument(one.name, str(one.default))
+        # int() takes more than digits
+        digits = text.isascii() and text.isdigit() and len(text) < 20
+        if not digits or not one.least <= int(text) <= one.most:
+            raise RequestError(
+                f"{one.name} is {safe(text)[:50]!r}; want a number from {one.least} to {one.most}"
+            )
+        return int(text)
+
+
+def _may(caller: Caller, operation: Operation) -> bool:
+    if operation.acts:
+        return caller.acts
+    return caller.viewer.admin or not operation.reads_all
+
+
+class ListHandler(APIHandler):
+    """A list, of which everybody sees the own part, and of the others what all may see."""
+
+    async def get(self) -> None:
+        async def read() -> BaseModel:
+            limit, offset = self.number(LIMIT), self.number(OFFSET)
+            reconciler = self.desk.reconciler
+            starved = reconciler.starved if reconciler is not None else ()
+            viewer = self.caller.viewer
+            data = await self.desk.read(lambda state: page_data(state, viewer, starved))
+            rows = data[self.operation.path]
+            items = rows[offset : offset + limit]
+            return self.operation.answer(items=items, total=len(rows))
+
+        await self.reply(read)
+
+
+class JournalHandler(APIHandler):
+    """What was decided."""
+
+    async def get(self) -> None:
+        async def read() -> models.Journal:
+            limit = self.number(LIMIT)
+            rows = await self.desk.journal(self.number(AFTER), limit)
+            items = [
+                models.Record(
+                    seq=row.seq, time=row.time, epoch=row.epoch, decision=to_json(row.decision)
+                )
+                for row in rows
+            ]
+            return models.Journal(items=items, next=rows[-1].seq if len(rows) == limit else None)
+
+        await self.reply(read)
+
+
+class AdminHandler(APIHandler):
+    """Keeps a device or a machine free, or opens it again."""
+
+    async def post(self, name: str) -> None:
+        # "devices" or "nodes"
+        kind = self.operation.path.partition("/")[0]
+
+        async def act() -> BaseModel | None:
+            body = bodies.read(bodies.SetAdmin, self.request.body)
+            if not await self.desk.read(lambda state: name in getattr(state.tables, kind)):
+                self.fail(404, "not_found", f"There is no such {kind.removesuffix('s')}.")
+                return None
+            await self._set(kind, name, body)
+            return models.Done()
+
+        await self.reply(act)
+
+    async def _set(self, kind: str, name: str, body: bodies.SetAdmin) -> None:
+        wish = f"{body.admin.value} by {self.caller.name}" + (f": {body.note}" if body.note else "")
+        # First who wants it: whoever dies in between leaves a wish without effect, not an effect
+        # that nobody has wished for.
+        await self.desk.post(Noted(kind="admin", subject=name, text=f"set {wish}"))
+        note = "" if body.admin is Admin.OPEN else wish
+        if kind == "devices":
+            await self.desk.post(events.AdminAsked(admin=body.admin, note=note, device=name))
+        else:
+            await self.desk.post(events.AdminAsked(admin=body.admin, note=note, node=name))
+
+
+class CancelHandler(APIHandler):
+    """Takes a request out of the queue."""
+
+    async def post(self, entry: str) -> None:
+        async def cancel() -> BaseModel | None:
+            bodies.read(bodies.Nothing, self.request.body)
+            if not await self.desk.read(lambda state: self._may_cancel(state, entry)):
+                # the same where it is another's: nobody learns what exists
+                self.fail(404, "not_found", "You have no such request in the queue.")
+                return None
+            await self.desk.cancel(entry)
+            return models.Done()
+
+        await self.reply(cancel)
+
+    def _may_cancel(self, state: SchedulerState, entry: str) -> bool:
+        found = state.tables.entries.get(entry)
+        if found is None or state.tables.queued_of.get(found.key) != entry:
+            return False
+        return self.caller.acts or self.caller.viewer.owns(found.key)
+
+
+class DocumentHandler(JSONHandler):
+    """``GET api/openapi.json``: this API, for programs. No token."""
+
+    def initialize(self, desk: Desk, prefix: str) -> None:  # type: ignore[override]
+        super().initialize(desk)
+        self._prefix = prefix
+
+    def get(self) -> None:
+        self.finish(document((operation for operation, _ in OPERATIONS), self._prefix))
+
+
+def _list(path: str, row: type[BaseModel], what: str) -> tuple[Operation, type[APIHandler]]:
+    page = models.Page[row]  # type: ignore[valid-type]
+    summary = f"{what} Of others you see what everybody may."
+    query = (LIMIT, OFFSET)
+    return Operation(
+        method="get", path=path, summary=summary, answer=page, query=query
+    ), ListHandler
+
+
+def _keep_free(path: str, what: str) -> tuple[Operation, type[APIHandler]]:
+    return Operation(
+        method="post",
+        path=path,
+        summary=f"Keep a {what} free for later, or open it again. Stops nothing that runs.",
+        answer=models.Done,
+        body=bodies.SetAdmin,
+        acts=True,
+    ), AdminHandler
+
+
+OPERATIONS: list[tuple[Operation, type[APIHandler]]] = [
+    _list("devices", models.Device, "All GPUs, and who holds them."),
+    _list("nodes", models.Node, "All machines."),
+    _list("leases", models.Lease, "What servers hold."),
+    _list("queue", models.Place, "Who waits, the next one first."),
+    (
+        Operation(
+            method="post",
+            path="queue/{id}/cancel",
+            summary="Cancel a request that waits: your own, or as an admin anybody's.",
+            answer=models.Done,
+        ),
+        CancelHandler,
+    ),
+    (
+        Operation(
+            method="get",
+            path="journal",
+            summary="Every stored decision, oldest first: who got what, who did what, when.",
+            answer=models.Journal,
+            query=(LIMIT, AFTER),
+            reads_all=True,
+        ),
+        JournalHandler,
+    ),
+    _keep_free("devices/{id}/admin", "device"),
+    _keep_free("nodes/{id}/admin", "machine"),
+]
+
+
+def routes(prefix: str, desk: Desk) -> list[Any]:
+    """The routes under ``prefix``."""
+    api = f"{prefix}api/"
+    found: list[Any] = [
+        (
+            api + re.sub(r"\{\w+\}", lambda _: _ID, one.path),
+            handler,
+            {"desk": desk, "operation": one},
+        )
+        for one, handler in OPERATIONS
+    ]
+    return [*found, (f"{api}openapi\\.json", DocumentHandler, {"desk": desk, "prefix": prefix})]

@@ -1,0 +1,114 @@
+"""What the API gives; what it takes is in :mod:`.bodies`. The OpenAPI document is made of both."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+R = TypeVar("R")
+
+#: most items of one answer
+MOST = 1000
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Device(_Answer):
+    """A GPU, or a part of one."""
+
+    id: str = Field(description="UUID of the device")
+    index: int = Field(description="its number on its machine")
+    model: str
+    memory: int = Field(description="bytes")
+    node: str = Field(description="name of its machine")
+    simulated: bool = Field(description="true = it only stands for a GPU")
+    capability: list[int] | None = Field(description="CUDA compute capability, such as [9, 0]")
+    pools: list[str]
+    state: str = Field(description="free, busy or unavailable")
+    reason: str | None = Field(description="why it can't be given out now")
+    explanation: str = Field(description="the reason in words")
+    used_by: str = Field(description="servers that hold it; 'in use' where you may not see whose")
+    note: str = Field(description="what an admin or a source said of it; for admins")
+
+
+class Node(_Answer):
+    """A machine."""
+
+    name: str
+    state: str = Field(description="up, silent or down")
+    reason: str | None = Field(description="why nothing is granted on it now")
+    explanation: str
+    memory: int = Field(description="bytes")
+    memory_granted: int = Field(description="bytes that servers have as their limit")
+    memory_budget: int = Field(description="bytes that servers may have in all")
+    cpus: float
+
+
+class Lease(_Answer):
+    """What a server holds."""
+
+    id: str
+    server: str = Field(description="user, or user/server")
+    profile: str
+    node: str
+    devices: list[str]
+    indexes: list[int]
+    simulated: bool
+    memory: int = Field(description="bytes; 0 = no limit")
+    cpu: float = Field(description="processors; 0 = no limit")
+    state: str
+    uncertain: bool = Field(description="its machine does not answer, so nobody knows how it is")
+    starved: bool = Field(description="the kernel killed a process of it for memory")
+    trouble: list[str] = Field(description="what is wrong with its GPUs")
+    granted_at: float = Field(description="POSIX seconds")
+    ends_at: float | None = Field(description="POSIX seconds; null = no length was asked for")
+
+
+class Place(_Answer):
+    """A place in the queue."""
+
+    id: str = Field(description="of the request; empty where it is not yours to see")
+    position: int = Field(description="1 = next")
+    server: str = Field(description="empty where it is not yours to see")
+    gpus: int
+    message: str = Field(description="why it waits; empty where it is not yours to see")
+    since: float = Field(description="POSIX seconds")
+
+
+class Record(_Answer):
+    """One line of the journal: a decision that was stored."""
+
+    seq: int
+    time: float = Field(description="POSIX seconds")
+    epoch: int = Field(description="number of the scheduler's life")
+    decision: dict[str, Any] = Field(description="as the ledger keeps it")
+
+
+class Page(_Answer, Generic[R]):
+    """A part of a list."""
+
+    items: list[R]
+    total: int = Field(description="length of the whole list")
+
+
+class Journal(_Answer):
+    """A part of the journal."""
+
+    items: list[Record]
+    next: int | None = Field(description="the 'after' of the next part; null = this was the last")
+
+
+class Error(_Answer):
+    """What every refusal looks like."""
+
+    reason: str = Field(description="a word for programs")
+    message: str = Field(description="a sentence for people")
+
+
+class Done(_Answer):
+    """It is stored."""
+
+    ok: bool = True
