@@ -69,8 +69,15 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE)
 
 
-def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
-    """Tell ``parser`` what ``command`` takes."""
+def add_arguments(
+    parser: argparse.ArgumentParser, command: Command, before: Command | None = None
+) -> None:
+    """Tell ``parser`` what ``command`` takes.
+
+    ``before`` is the command that is its first word: an option of both may stand behind either
+    word. Without this, argparse would put the second one's default over what the first was given.
+    """
+    inherited = before.all_arguments if before else ()
     for argument in command.all_arguments:
         name, _, value = argument.name.partition(" ")
         more = dict(argument.more)
@@ -81,6 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         else:
             more["metavar"] = name
             name = name.lower()
+        if argument in inherited:
+            more["default"] = argparse.SUPPRESS
         parser.add_argument(name, help=argument.help.replace("%", "%%"), **more)
 
 

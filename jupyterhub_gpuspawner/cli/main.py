@@ -8,15 +8,16 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
 from ..errors import GPUSpawnerError
 from ..kinds import one_line
-from . import ledgers
+from . import ledgers, storage
 from .command import FAILED, Command, Parser, add_arguments, note
 
 PROGRAM = "jupyterhub-gpuspawner"
-COMMANDS: tuple[Command, ...] = (*ledgers.COMMANDS,)
+COMMANDS: tuple[Command, ...] = (*ledgers.COMMANDS, *storage.COMMANDS)
 _END = """exit codes: 0 it worked; 1 it did not, and one line on standard error says why; 2 it was
 called in a wrong way; 130 it was interrupted"""
 
@@ -25,20 +26,21 @@ def parser() -> argparse.ArgumentParser:
     """All commands, as ``argparse`` wants them."""
     top = Parser(prog=PROGRAM, description="What you do beside the running Hub.", epilog=_END)
     top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    groups = {"": top.add_subparsers(metavar="COMMAND", required=True)}
+    groups: dict[str, Any] = {"": top.add_subparsers(metavar="COMMAND", required=True)}
+    known = {command.name: command for command in COMMANDS}
     for command in COMMANDS:
         group, _, word = command.name.rpartition(" ")
         if group not in groups:
             more = groups[""].add_parser(group, help=f"{group} …", description=f"{group} commands")
             groups[group] = more.add_subparsers(metavar="COMMAND", required=True)
         own = groups[group].add_parser(
-            word,
-            help=command.help.partition("\n")[0],
-            description=command.help,
-            epilog=_END,
+            word, help=command.help.partition("\n")[0], description=command.help, epilog=_END
         )
-        add_arguments(own, command)
+        add_arguments(own, command, known.get(group))
         own.set_defaults(command=command)
+        if any(name.startswith(f"{command.name} ") for name in known):
+            # a command of its own, and the first word of others
+            groups[command.name] = own.add_subparsers(metavar="COMMAND")
     return top
 
 
