@@ -179,7 +179,7 @@ def hub(
     cluster.start()
     urls = [cluster.url(cluster.database()) for _ in range(2)]
     after = BOTH.format(hub=urls[0], ledger=urls[1])
-    for made in run_hub(make_hub(engine, stub_image, after), docker_client):
+    with run_hub(make_hub(engine, stub_image, after), docker_client) as made:
         yield made, urls[1]
 
 
