@@ -57,6 +57,8 @@ class Site:
     enter: Sequence[str] = ()
     #: certificate that its proxy shows, with the key beside it as ``.key``; None = no TLS
     certificate: Path | None = None
+    #: host name that it is asked by; "" = its address
+    host: str = ""
 
 
 class TrialHub:
@@ -135,6 +137,9 @@ class TrialHub:
         self._web.trust_env = False
         if site.certificate:
             self._web.verify = str(site.certificate)
+        #: what people type
+        self.public = f"{scheme}://{site.host or site.address}:{ports[0]}"
+        self._web.headers["Host"] = f"{site.host or site.address}:{ports[0]}"
 
     def more(self, **variables: str) -> None:
         """More environment variables, for its next start."""

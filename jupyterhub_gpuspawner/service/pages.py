@@ -137,8 +137,17 @@ def render(name: str, *, nonce: str, **values: Any) -> str:
     """A page of ours, on the Hub's style sheet. ``nonce``: the one in the page's policy."""
     base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
+    # Its files come by this page's own host, which is all that the policy allows. Its pages are at
+    # the Hub's, which is another where services have host names of their own.
+    hub_url = f"{base}hub/"
+    hub_pages = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL") or hub_url
     return templates.get_template(name).render(
-        hub_url=f"{base}hub/", prefix=prefix, version=__version__, nonce=nonce, **values
+        hub_url=hub_url,
+        hub_pages=hub_pages,
+        prefix=prefix,
+        version=__version__,
+        nonce=nonce,
+        **values,
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from deploy.quickstart.trial import Site, TrialHub
 from tests.browser.conftest import chromium  # noqa: F401 (a fixture)
 from tests.browser.visitor import STEP
-from tests.hub.conftest import run_hub
+from tests.hubs import run_hub
 
 from . import provider as providers
 
@@ -66,12 +66,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def new_hub(engine: Any, stub_image: str, certificate: Path) -> TrialHub:
     """The Hub, not started yet: its address is known."""
+    return make_hub(engine, stub_image, Site(certificate=certificate))
+
+
+def make_hub(engine: Any, image: str, site: Site) -> TrialHub:
+    """A Hub with the shipped configuration, not started."""
     return TrialHub(
-        image=stub_image,
+        image=image,
         simulate=2,
         after=AFTER.format(cdi=str(engine.folder / "cdi")),
         env={"DOCKER_HOST": engine.base_url, "GPUS_BRIDGE_IP": engine.gateway},
-        site=Site(certificate=certificate),
+        site=site,
     )
 
 
@@ -108,7 +113,8 @@ def hub(new_hub: TrialHub, provider: providers.Provider, docker_client: Any) -> 
         GPUS_ADMIN_PASSWORD="",
         JUPYTERHUB_CRYPT_KEY=secrets.token_hex(32),
     )
-    yield from run_hub(new_hub, docker_client)
+    with run_hub(new_hub, docker_client) as hub:
+        yield hub
 
 
 class Somebody:

@@ -55,6 +55,20 @@ def rows(page: BeautifulSoup, table: str) -> list[str]:
     return [" ".join(row.get_text(" ").split()) for row in page.select(f"#{table} tbody tr")]
 
 
+def test_links_lead_to_the_hub_where_the_service_has_a_host_name_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JUPYTERHUB_PUBLIC_HUB_URL", "https://gpus.example.org/hub/")
+    page = BeautifulSoup(pages.render("error.html", nonce="n", title="x"), "html.parser")
+    links = {link["href"] for link in page.select("a")}
+    assert links == {"https://gpus.example.org/hub/home", "/services/gpus/"}
+    # files come from the page's own host, which is all that its policy allows
+    assert page.select_one("link[rel=stylesheet]")["href"].startswith("/hub/static/")
+    monkeypatch.setenv("JUPYTERHUB_PUBLIC_HUB_URL", "")
+    page = BeautifulSoup(pages.render("error.html", nonce="n", title="x"), "html.parser")
+    assert page.select_one("a.navbar-brand")["href"] == "/hub/home"
+
+
 async def test_a_user_sees_devices_own_servers_and_no_other_name(world: World, log_in: Any) -> None:
     log_in({"name": "alice"})
     async with world.running():
