@@ -19,6 +19,7 @@ from jupyterhub_gpuspawner.sign_in import sign_in
 from jupyterhub_gpuspawner.site_profiles import site_profiles
 
 c = get_config()  # noqa: F821 (JupyterHub puts it there)
+environment.check_names()  # a misspelt variable must not be a limit that is not there
 
 # --- Where the Hub keeps its files --------------------------------------------------------------
 # GPUS_STATE_DIR holds the Hub's database, cookie secret, the ledger of leases and the tokens:

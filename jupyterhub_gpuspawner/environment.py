@@ -6,6 +6,7 @@ holds and what is wanted. Secrets are named, never shown.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
 import os
@@ -13,7 +14,38 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+#: variables of the shipped ``jupyterhub_config.py``
+SITE = (
+    *("GPUS_STATE_DIR", "GPUS_DB_URL", "GPUS_DB_URL_FILE", "GPUS_LEDGER_URL"),
+    *("GPUS_LEDGER_URL_FILE", "GPUS_BIND", "GPUS_PORT", "GPUS_TLS_CERT", "GPUS_TLS_KEY"),
+    *("GPUS_PUBLIC_URL", "GPUS_SUBDOMAINS", "GPUS_PROXY_API_PORT", "GPUS_HUB_PORT"),
+    *("GPUS_SERVICE_PORT", "GPUS_BRIDGE_IP", "GPUS_LOGIN", "GPUS_PASSWORD", "GPUS_PASSWORD_FILE"),
+    *("GPUS_ADMIN_PASSWORD", "GPUS_ADMIN_PASSWORD_FILE", "GPUS_ADMINS", "GPUS_ALLOWED_USERS"),
+    *("GPUS_ALLOWED_GROUPS", "GPUS_ALLOW_ALL", "GPUS_ADMIN_GROUPS", "GPUS_GROUP_MAP"),
+    *("GPUS_LOGIN_DAYS", "GPUS_LOGIN_NAME", "GPUS_CLIENT_ID", "GPUS_CLIENT_SECRET"),
+    *("GPUS_CLIENT_SECRET_FILE", "GPUS_PROVIDER_URL", "GPUS_OIDC_AUTHORIZE_URL"),
+    *("GPUS_OIDC_TOKEN_URL", "GPUS_OIDC_USERDATA_URL", "GPUS_OIDC_SCOPES"),
+    *("GPUS_OIDC_USERNAME_CLAIM", "GPUS_OIDC_GROUPS_CLAIM", "GPUS_GOOGLE_DOMAIN"),
+    *("GPUS_GOOGLE_KEY_FILE", "GPUS_GOOGLE_ADMIN", "GPUS_IMAGE", "GPUS_PROFILES_FILE"),
+    *("GPUS_PROFILE_GROUPS", "GPUS_NAMED_SERVERS", "GPUS_USER_LIMIT", "GPUS_USER_LIMITS"),
+    *("GPUS_GROUP_LIMITS", "GPUS_SHARES", "GPUS_DISCOVERY", "GPUS_SIMULATE"),
+)
+#: variables of other programs here that look like one of them
+_OTHERS = ("GPUS_BASE_IMAGE", "GPUS_LONG", "GPUS_HUB_PID", "GPUS_STARTED")
+#: how alike two names are where one of them is taken for a slip
+_ALIKE = 0.84
+
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+
+def check_names() -> None:
+    """Refuse a misspelt variable: a limit that is not there must not be silence."""
+    for name in sorted(os.environ):
+        if not name.startswith("GPUS_") or name in SITE or name in _OTHERS:
+            continue
+        close = difflib.get_close_matches(name, SITE, 1, _ALIKE)
+        if close:
+            raise SystemExit(f"{name}: there is no such variable; did you mean {close[0]}?")
 
 
 def text(name: str, default: str = "") -> str:

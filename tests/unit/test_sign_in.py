@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from jupyterhub_gpuspawner import sign_in
+from jupyterhub_gpuspawner import environment, sign_in
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = compile((ROOT / "jupyterhub_config.py").read_text(), "jupyterhub_config.py", "exec")
@@ -334,6 +334,42 @@ def test_the_example_of_an_environment_file_is_one_that_works(load: Load, tmp_pa
     c = load(**{**example(), **there})
     assert c.ProviderLogin.allowed_groups == {"research", "students"}
     assert c.GPUDockerSpawner.image == "jupyterhub-gpuspawner/singleuser:latest"
+
+
+PAGE = (ROOT / "docs" / "reference" / "environment.md").read_text()
+_, OF_THE_SITE, OF_OTHERS = re.split(r"^## Of (?:the shipped|\./quickstart).*$", PAGE, flags=re.M)
+
+
+def variables(text: str) -> set[str]:
+    return set(re.findall(r"`(GPUS_[A-Z_]+)`", text))
+
+
+def test_every_variable_of_the_configuration_is_known_to_the_check_of_names() -> None:
+    assert set(environment.SITE) == variables(OF_THE_SITE)
+
+
+@pytest.mark.parametrize("name", sorted(variables(OF_OTHERS)))
+def test_a_variable_of_another_program_is_not_taken_for_a_slip(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    environment.check_names()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("GPUS_PROFILE_GROUP", "GPUS_PROFILE_GROUPS"),
+        ("GPUS_ALOWED_GROUPS", "GPUS_ALLOWED_GROUPS"),
+        ("GPUS_GROUPS_LIMITS", "GPUS_GROUP_LIMITS"),
+        ("GPUS_ADMIN", "GPUS_ADMINS"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_right_name(
+    load: Load, wrong: str, right: str
+) -> None:
+    line = refused(load, GPUS_PASSWORD="long enough", **{wrong: "x"})
+    assert line == f"{wrong}: there is no such variable; did you mean {right}?"
 
 
 def test_the_example_of_an_environment_file_names_only_variables_that_are_read() -> None:
