@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpus.requeue")
 
 #: seconds between two looks, and before the same server is asked for again: first and at most
-LOOK = 2.0
-RETRY_FIRST, RETRY_MOST = 2.0, 60.0
+LOOK = 0.5
+RETRY_FIRST, RETRY_MOST = 0.5, 60.0
 #: seconds until a started server has to show itself before the Hub is asked again
 SHOW = 30.0
-#: refusals of one entry after which the others no longer wait for it
-PATIENCE = 5
+#: refusals of one entry after which the others no longer wait for it: a minute, by then
+PATIENCE = 7
 
 
 class Answer(enum.Enum):

@@ -312,3 +312,15 @@ def test_the_service_ends_with_the_process_that_started_it(service: Service) -> 
         hub.kill()
     wait_for("nobody answers", lambda: service.health() is None)
     wait_for("the supervisor is gone", lambda: not supervisor.exists())
+
+
+def test_the_scheduler_needs_nothing_of_the_hub_to_serve() -> None:
+    """The Hub's modules take as long to import as all else: its pages come later."""
+    code = (
+        "import sys; from jupyterhub_gpuspawner.service import everything; "
+        "print({name.split('.')[0] for name in sys.modules} & {'jupyterhub', 'alembic'})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "set()"
