@@ -282,10 +282,6 @@ class Usage:
         seconds = self.fairness.unbounded_length if length is None else length
         return seconds * self._weight(entry.submitted_at)
 
-    def used_now(self, account: Account, now: float) -> float:
-        """GPU seconds of the account, decayed to ``now``. For people."""
-        return account.used / self._weight(now)
-
     def _weight(self, at: float) -> float:
         if self._origin is None:
             self._origin = at

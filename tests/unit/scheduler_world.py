@@ -16,6 +16,7 @@ from jupyterhub_gpuspawner.scheduler.decisions import (
     from_json,
     to_json,
 )
+from jupyterhub_gpuspawner.scheduler.fairshare import Account, Usage
 from jupyterhub_gpuspawner.scheduler.models import (
     Admin,
     Device,
@@ -79,6 +80,11 @@ def stored(tables: Tables) -> list[Decision]:
         *(LeaseStored(lease=lease) for lease in tables.leases.values()),
         *(EntryStored(entry=entry) for entry in tables.entries.values()),
     ]
+
+
+def used_now(usage: Usage, account: Account, now: float) -> float:
+    """GPU seconds of an account, decayed to ``now``."""
+    return account.used / usage._weight(now)
 
 
 class World:

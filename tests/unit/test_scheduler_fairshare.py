@@ -7,7 +7,7 @@ from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
 from jupyterhub_gpuspawner.scheduler.models import Limits, Reason, Settings
 from jupyterhub_gpuspawner.scheduler.policy import DAY, HOUR, Fairness, Share
-from tests.unit.scheduler_world import GIB, World
+from tests.unit.scheduler_world import GIB, World, used_now
 
 UNI = (
     Share(name="physics", quota=2),
@@ -103,7 +103,7 @@ def test_old_usage_counts_half_after_each_half_life():
     ann = usage.account("hub", "ann", ())
     granted = 1000.0
     expected = 10 * HOUR * 2 ** -((world.now - granted) / DAY)
-    assert usage.used_now(ann, world.now) == pytest.approx(expected)
+    assert used_now(usage, ann, world.now) == pytest.approx(expected)
 
 
 def test_centuries_of_half_lives_overflow_nothing():
@@ -215,15 +215,14 @@ def test_other_shares_keep_the_usage_and_stop_nothing():
     world.ask("ann/two", groups=("lasers",))
     world.ask("bob", groups=("theory",))
     assert line(world) == ["bob", "ann/two"]
-    before = world.state._core.usage.used_now(
-        world.state._core.usage.account("hub", "ann", ("lasers",)), world.now
-    )
+    usage = world.state._core.usage
+    before = used_now(usage, usage.account("hub", "ann", ("lasers",)), world.now)
     fairness = Fairness(shares=UNI, half_life=DAY)
     world.do(events.SettingsChanged(settings=Settings(fairness=fairness)))
     usage = world.state._core.usage
     assert usage.leaf(("lasers",)).held == 1
     mine = usage.account("hub", "ann", ("lasers",))
-    assert usage.used_now(mine, world.now) == pytest.approx(before)
+    assert used_now(usage, mine, world.now) == pytest.approx(before)
     assert world.lease(ann).live
 
 

@@ -34,7 +34,7 @@ from jupyterhub_gpuspawner.scheduler.policy import Budget, Fairness, Share
 from jupyterhub_gpuspawner.scheduler.queue import Queue
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
 from tests.unit.scheduler_reference import Checked
-from tests.unit.scheduler_world import GIB, dump, gpu, key, machine, stored
+from tests.unit.scheduler_world import GIB, dump, gpu, key, machine, stored, used_now
 
 PARTS = tuple(
     gpu(f"m{n}", "n2", mode=Mode.MIG, parent="b1", memory=20 * GIB, simulated=False) for n in (1, 2)
@@ -419,7 +419,7 @@ class Installation(RuleBasedStateMachine):
             had = sum(w * usage.charge(v) for w, v in zip(weights, mine, strict=True))
             # where the half-life was changed meanwhile, the sum is another one
             if not self.relived:
-                assert abs(usage.used_now(account, self.now) - had) <= 1e-6 * (1 + had)
+                assert abs(used_now(usage, account, self.now) - had) <= 1e-6 * (1 + had)
 
     @invariant()
     def no_atom_is_held_twice_and_none_is_lost(self) -> None:
