@@ -189,7 +189,7 @@ def late_create(side: Side) -> Outcome:
         settles(lambda: not side.shown(person))
     # it is created now; who ought to see to that has its time
     settles(lambda: bool(side.containers(person.name)), 3)
-    settles(lambda: not side.containers(person.name), 8)
+    settles(lambda: not side.containers(person.name) and not side.shown(person), 8)
     outcome = Outcome(kept=not side.containers(person.name), seen=facts(side, person))
     gone(side, person)
     return outcome
