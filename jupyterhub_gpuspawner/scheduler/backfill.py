@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
+from . import bookings
 from .capacity import Capacity, Room, Want
 from .models import Device, Lease, Mode, Target
 from .placement import pick
@@ -65,6 +66,8 @@ class Backfill:
 
     def __init__(self, tables: Tables, capacity: Capacity, wished: Container[str] = ()) -> None:
         self.wished = wished
+        #: time of the pass
+        self.now = 0.0
         self._tables = tables
         self._capacity = capacity
         self._known: dict[Want, _Known] = {}
@@ -73,6 +76,10 @@ class Backfill:
         """Something on these nodes is not what it was."""
         for known in self._known.values():
             known.stale.update(nodes)
+
+    def forget(self, want: Want) -> None:
+        """Other devices are booked for others than before."""
+        self._known.pop(want, None)
 
     def reserve(self, want: Want) -> Reservation | None:
         """A reservation for ``want``, which can't start now; None where no node could serve it."""
@@ -146,8 +153,17 @@ class Backfill:
             if shelf is not None:
                 free = want.among(shelf.free)
                 times += [0.0] * len(free)
-                times += [self._ready(id) for id in want.among(shelf.usable) - free]
+                times += [self._ready_for(want, id) for id in want.named(shelf.usable) - free]
         return sorted(times)
+
+    def _ready_for(self, want: Want, device_id: str) -> float:
+        """The same for the request: what is booked for others has to be over, or far enough."""
+        ready = self._ready(device_id)
+        if device_id not in self._tables.bookings_of:
+            return ready
+        at = max(ready, self.now)
+        free_at = bookings.earliest(self._tables, want, device_id, at)
+        return ready if free_at == at else free_at
 
     def _ready(self, device_id: str) -> float:
         """When a device that is not free will be. 0 = as soon as its memory is seen empty."""

@@ -113,6 +113,11 @@ class Want:
     only: frozenset[str] | None = None
     #: whether any of these three is asked for
     choosy: bool = False
+    #: bookings that are made for those who ask
+    mine: frozenset[str] = frozenset()
+    #: devices that are booked for others now, and for them
+    avoid: frozenset[str] = frozenset()
+    prefer: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         request = self.request
@@ -123,12 +128,17 @@ class Want:
         self.choosy = bool(request.node or request.pool or request.devices)
 
     def among(self, ids: set[str]) -> set[str]:
-        """Those of devices of a kind that suits which suit themselves. For reading."""
+        """Those of devices of a kind that suits which suit themselves now. For reading."""
+        ids = ids if self.only is None else ids & self.only
+        return ids - self.avoid if self.avoid else ids
+
+    def named(self, ids: set[str]) -> set[str]:
+        """The same, also those that are booked for others now."""
         return ids if self.only is None else ids & self.only
 
     def takes(self, device_id: str) -> bool:
-        """The same of one."""
-        return self.only is None or device_id in self.only
+        """Whether one of a kind that suits suits itself now."""
+        return (self.only is None or device_id in self.only) and device_id not in self.avoid
 
 
 class Capacity:
@@ -160,7 +170,7 @@ class Capacity:
         self._shelf_of: dict[str, tuple[Device, Kind]] = {}
         #: nodes with several kinds, which together may do where no single one does
         self._mixed: set[str] = set()
-        self._wants: dict[GPURequest, Want] = {}
+        self._wants: dict[object, Want] = {}
         self._homes: dict[Want, tuple[Room, ...]] = {}
         self._homes_at = -1
         tables.touched.update(tables.devices)
@@ -262,14 +272,18 @@ class Capacity:
 
     # -- asking ------------------------------------------------------------------------------
 
-    def want(self, request: GPURequest) -> Want:
-        """What the request comes to here. The same object for equal requests."""
-        want = self._wants.get(request)
+    def want(self, request: GPURequest, mine: frozenset[str] = frozenset()) -> Want:
+        """What the request comes to here. The same object for equal requests.
+
+        ``mine``: bookings that are made for those who ask.
+        """
+        key = (request, mine) if mine else request
+        want = self._wants.get(key)
         if want is None:
             if len(self._wants) > 1000:
                 # people's own sizes add up; what is asked again is worked out again
                 self._wants.clear()
-            want = self._wants[request] = Want(request=request)
+            want = self._wants[key] = Want(request=request, mine=mine)
         return self.renewed(want)
 
     def renewed(self, want: Want) -> Want:
@@ -297,6 +311,10 @@ class Capacity:
         fewest of it left over, then the one with the least memory left, then by name.
         ``allowed`` may refuse a node.
         """
+        if want.prefer:
+            booked = self._find_booked(want, allowed)
+            if booked is not None:
+                return booked
         for kind in want.kinds or (self._nothing,):
             for count in range(want.count, kind.top + 1):
                 level = kind.levels[count]
@@ -307,14 +325,26 @@ class Capacity:
                     room = self.rooms[level[index][1]]
                     if not room.holds(want):
                         continue
-                    if want.only is not None and not self._named(want, room, kind):
+                    if (want.only or want.avoid) and not self._offers(want, room, kind):
                         continue
                     if allowed is None or allowed(room):
                         return room
         return self._find_mixed(want, allowed) if self._mixed and len(want.kinds) > 1 else None
 
-    def _named(self, want: Want, room: Room, kind: Kind) -> bool:
-        """Whether what is free of the kind on the node are the devices asked for."""
+    def _find_booked(self, want: Want, allowed: Allowed | None) -> Room | None:
+        """A node where what is booked for it is enough."""
+        for name in sorted({self._tables.devices[id].node for id in want.prefer}):
+            room = self.rooms[name]
+            shelves = [room.shelves[kind] for kind in want.kinds if kind in room.shelves]
+            free = sum(len(want.among(shelf.free) & want.prefer) for shelf in shelves)
+            if room.closed is not None or free < want.count or not room.holds(want):
+                continue
+            if allowed is None or allowed(room):
+                return room
+        return None
+
+    def _offers(self, want: Want, room: Room, kind: Kind) -> bool:
+        """Whether what is free of the kind on the node is enough of what suits."""
         return len(want.among(room.shelves[kind].free)) >= want.count
 
     def _find_mixed(self, want: Want, allowed: Allowed | None) -> Room | None:
@@ -332,7 +362,7 @@ class Capacity:
     def could(self, want: Want, room: Room) -> bool:
         """Whether the node could serve the request once those who hold it now have ended."""
         node = self._tables.nodes.get(room.name)
-        usable = sum(len(want.among(s.usable)) for k, s in room.shelves.items() if k in want.kinds)
+        usable = sum(len(want.named(s.usable)) for k, s in room.shelves.items() if k in want.kinds)
         return (
             node is not None
             and room.suits(want)

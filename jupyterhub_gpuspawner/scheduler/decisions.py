@@ -19,7 +19,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar, Union
 
-from .models import Device, DeviceStatus, Lease, Node, QueueEntry
+from .models import Booking, Device, DeviceStatus, Lease, Node, QueueEntry
 
 T = TypeVar("T")
 #: turns a value into what ``json.dumps`` takes, or back
@@ -56,6 +56,13 @@ class NodeStored:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BookingStored:
+    """A booking is new, or over."""
+
+    booking: Booking
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Noted:
     """A fact for people. It is written to the journal and changes nothing else."""
 
@@ -67,11 +74,12 @@ class Noted:
     subject: str = ""
 
 
-Decision = Union[EntryStored, LeaseStored, DeviceStored, NodeStored, Noted]  # noqa: UP007 (value at run time on 3.10)
+Decision = Union[EntryStored, LeaseStored, DeviceStored, NodeStored, BookingStored, Noted]  # noqa: UP007 (value at run time on 3.10)
 
 #: the kinds of decision by the name that the journal stores; names never change
 KINDS: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (EntryStored, LeaseStored, DeviceStored, NodeStored, Noted)
+    cls.__name__: cls
+    for cls in (EntryStored, LeaseStored, DeviceStored, NodeStored, BookingStored, Noted)
 }
 
 

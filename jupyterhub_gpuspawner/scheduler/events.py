@@ -10,6 +10,7 @@ from typing import Union
 
 from .models import (
     Admin,
+    Booking,
     Device,
     DeviceStatus,
     GPURequest,
@@ -162,6 +163,20 @@ class AdminAsked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Booked:
+    """An admin keeps devices for some users in a window of time."""
+
+    booking: Booking
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BookingCancelled:
+    """An admin does not keep them any more."""
+
+    booking_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SettingsChanged:
     """The policy's numbers changed. Never stops anything."""
 
@@ -189,6 +204,8 @@ Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     NodeReconciled,
     NodeChanged,
     AdminAsked,
+    Booked,
+    BookingCancelled,
     SettingsChanged,
     Tick,
 ]

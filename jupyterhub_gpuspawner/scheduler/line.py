@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 
+from . import bookings
 from .capacity import Capacity, Want
 from .fairshare import Account, Group, Usage
 from .models import QueueEntry
@@ -145,7 +146,8 @@ class Line:
         account = self._usage.account(entry.key.hub, entry.key.user, entry.groups)
         shape = None
         if self._in_line(entry):
-            shape = self.shapes.take(self._capacity.want(entry.request), self.priority(entry))
+            want = self._capacity.want(entry.request, bookings.mine(self._tables, entry))
+            shape = self.shapes.take(want, self.priority(entry))
         cost = self._usage.cost(entry)
         account.add((cost, entry.seq, entry.id), shape.bit if shape else 0)
         insort(self._by_age, (entry.seq, entry.id))

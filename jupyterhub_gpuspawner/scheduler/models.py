@@ -6,7 +6,7 @@ the caller, memory is in bytes, ids are strings chosen by the caller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from .policy import Budget, Fairness
@@ -133,6 +133,7 @@ class Reason(Text):
     ABOVE_GROUP_LIMIT = "above_group_limit"
     ABOVE_USER_BUDGET = "above_user_budget"
     ABOVE_GROUP_BUDGET = "above_group_budget"
+    BOOKING_REFUSED = "booking_refused"
     ADMIN_ONLY = "admin_only"
     QUEUE_FULL = "queue_full"
     TOO_MANY_REQUESTS = "too_many_requests"
@@ -325,6 +326,28 @@ class Lease:
     def live(self) -> bool:
         """Whether it still holds its atoms."""
         return self.state is not LeaseState.RELEASED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Booking:
+    """Devices that an admin keeps for some users in a window of time."""
+
+    id: str
+    #: what it is for, for people
+    name: str = ""
+    #: ids
+    devices: tuple[str, ...]
+    #: who may use them: members of these groups, and these users
+    groups: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    starts_at: float
+    ends_at: float
+    #: cancelled, or its window has passed
+    over: bool = False
+
+    def ended(self) -> Booking:
+        """The same, over."""
+        return replace(self, over=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .models import Claim, Device, Mode
 
 if TYPE_CHECKING:
-    from .capacity import Room, Want
+    from .capacity import Kind, Room, Want
     from .tables import Tables
 
 
@@ -24,11 +24,13 @@ def pick(
     repeatable. ``wished``: devices that others wait for by name, which come last of their kind.
     """
     chosen: list[tuple[Device, list[int]]] = []
-    for kind in want.kinds:
+    for kind, own in _steps(want):
         shelf = room.shelves.get(kind)
         if shelf is None or not shelf.free:
             continue
         ids = want.among(shelf.free)
+        if want.prefer:
+            ids = ids & want.prefer if own else ids - want.prefer
         free = [(tables.devices[id], tables.free_atoms(tables.devices[id])) for id in ids]
         free.sort(key=lambda f: (f[0].id in wished, len(f[1]), f[0].index, f[0].id))
         for device, atoms in free[: want.count - len(chosen)]:
@@ -36,6 +38,12 @@ def pick(
             # of one GPU would be the same hardware twice
             chosen.append((device, atoms if device.mode is Mode.EXCLUSIVE else atoms[:1]))
     return chosen
+
+
+def _steps(want: Want) -> list[tuple[Kind, bool]]:
+    """The kinds in order; what is booked for those who ask comes first."""
+    steps = [(kind, False) for kind in want.kinds]
+    return [*((kind, True) for kind in want.kinds), *steps] if want.prefer else steps
 
 
 def claims(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import placement, quota
+from . import bookings, placement, quota
 from .backfill import Backfill, Reservation
 from .capacity import Allowed, Capacity, Kind, Room, Want
 from .core import Core
@@ -60,6 +60,8 @@ class Queue:
         self.line = Line(tables, self.capacity, core.usage, core.in_line)
         self.backfill = Backfill(tables, self.capacity, self.line.shapes.wished)
         self._fits: dict[Want, bool] = {}
+        #: there were bookings at the last look
+        self._booked = False
 
     def reorder(self, usage: Usage) -> None:
         """The order follows other rules from now on."""
@@ -77,6 +79,7 @@ class Queue:
     def next(self, now: float) -> Grant | None:
         """The next grant; None when there is nothing to grant."""
         self.follow()
+        self._look_at_bookings(now)
         fits = self._fitting()
         if not fits:
             return None
@@ -117,6 +120,20 @@ class Queue:
                     return None
             todo &= ~bit
         return None
+
+    def _look_at_bookings(self, now: float) -> None:
+        """What is booked for whom changes as time passes."""
+        self.backfill.now = now
+        if not self._core.tables.bookings and not self._booked:
+            return
+        self._booked = bool(self._core.tables.bookings)
+        for shape in self.line.shapes.of.values():
+            want = shape.want
+            seen = bookings.seen_by(self._core.tables, want, now)
+            if seen != (want.avoid, want.prefer):
+                want.avoid, want.prefer = seen
+                self._fits.pop(want, None)
+                self.backfill.forget(want)
 
     def _fitting(self) -> int:
         """Mask of the shapes that some node has room for now, whoever has to be first."""
@@ -184,7 +201,7 @@ class Queue:
         for room in self.capacity.homes(want):
             mine = kept.setdefault(room.name, _Kept())
             mine.wants.append(want)
-            if want.only is None:
+            if want.only is None and not want.avoid:
                 mine.kinds.update(want.kinds)
             mine.memory = max(mine.memory, want.memory)
             mine.cpus = max(mine.cpus, want.cpus)
@@ -207,6 +224,7 @@ class Queue:
     def waiting(self, now: float) -> list[Waiting]:
         """The line as the people in it may see it, first one first."""
         self.follow()
+        self._look_at_bookings(now)
         told: dict[Want, Reason] = {}
         return [
             Waiting(entry=entry, position=position, reason=self._why(entry, told, now))
@@ -221,7 +239,9 @@ class Queue:
         limited = self._limited(self.line.places[entry.id], now)
         if limited is not None:
             return limited
-        want = self.capacity.want(entry.request)
+        shape = self.line.places[entry.id].shape
+        assert shape is not None, "somebody waits for it, and its server is gone"
+        want = self.capacity.renewed(shape.want)
         if want not in told:
             # there is room, and somebody else comes first
             free = self.capacity.find(want) is not None

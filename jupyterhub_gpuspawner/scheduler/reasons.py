@@ -26,16 +26,17 @@ def _count(tables: Tables, room: Room, want: Want, reasons: Counter[Reason]) -> 
         return
     shelves = [room.shelves[kind] for kind in want.kinds if kind in room.shelves]
     if room.closed is not None:
-        if sum(len(want.among(shelf.known)) for shelf in shelves) >= want.count:
+        if sum(len(want.named(shelf.known)) for shelf in shelves) >= want.count:
             reasons[room.closed] += 1
         return
     missing = want.count - room.free(want)
     if missing > 0:
         against: Counter[Reason] = Counter()
         for shelf in shelves:
-            usable = want.among(shelf.usable)
-            against[Reason.DEVICE_BUSY] += len(usable) - len(want.among(shelf.free))
-            for device_id in want.among(shelf.known) - usable:
+            usable, free = want.named(shelf.usable), want.named(shelf.free)
+            against[Reason.DEVICE_BUSY] += len(usable) - len(free)
+            against[Reason.DEVICE_RESERVED] += len(free & want.avoid)
+            for device_id in want.named(shelf.known) - usable:
                 reason = filters.usable(tables.status[device_id])
                 assert reason is not None
                 against[reason] += 1
@@ -49,11 +50,14 @@ def _count(tables: Tables, room: Room, want: Want, reasons: Counter[Reason]) -> 
 def _nearest(against: Counter[Reason], missing: int) -> Counter[Reason]:
     """The reasons that count where ``missing`` devices are missing on a node.
 
-    Busy ones are the obstacle only where their end would do; else the broken or closed ones are.
+    Busy ones are the obstacle only where their end would do, and no free ones that are booked
+    for others would; else the broken or closed ones are.
     """
+    if against[Reason.DEVICE_RESERVED] >= missing:
+        return Counter([Reason.DEVICE_RESERVED])
     if against.pop(Reason.DEVICE_BUSY, 0) >= missing:
         return Counter([Reason.DEVICE_BUSY])
-    return against
+    return +against
 
 
 def why(reasons: Mapping[Reason, int]) -> Reason:
@@ -62,6 +66,7 @@ def why(reasons: Mapping[Reason, int]) -> Reason:
         # of a node that has all the devices free
         Reason.NODE_MEMORY,
         Reason.NODE_CPU,
+        Reason.DEVICE_RESERVED,
         # of a node that works
         Reason.DEVICE_BUSY,
         # of one that an admin has to look after

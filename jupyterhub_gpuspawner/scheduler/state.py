@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import entries, events, filters, inventory, leases, queue
+from . import bookings, entries, events, filters, inventory, leases, queue
 from .core import Core
 from .decisions import Decision
 from .models import Reason, Settings
@@ -33,6 +33,8 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.NodeReconciled: inventory.node_reconciled,
     events.NodeChanged: inventory.node_changed,
     events.AdminAsked: inventory.admin_asked,
+    events.Booked: bookings.booked,
+    events.BookingCancelled: bookings.cancelled,
 }
 
 
@@ -101,6 +103,7 @@ class SchedulerState:
         elif isinstance(event, events.Tick):
             leases.expire(core, now)
             entries.expire(core, now)
+            bookings.expire(core, now)
         else:
             HANDLERS[type(event)](core, event, now)
         # A pass leaves nothing that a second one would grant, so that one is due only when

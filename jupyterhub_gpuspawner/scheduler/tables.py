@@ -10,8 +10,9 @@ from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 
 from . import filters, transitions
-from .decisions import Decision, DeviceStored, EntryStored, LeaseStored, NodeStored
+from .decisions import BookingStored, Decision, DeviceStored, EntryStored, LeaseStored, NodeStored
 from .models import (
+    Booking,
     Device,
     DeviceStatus,
     EntryState,
@@ -48,6 +49,9 @@ class Tables:
         self.touched: set[str] = set()
         self.touched_nodes: set[str] = set()
         self.touched_entries: set[str] = set()
+        #: bookings that are not over, and those of each device, the earliest first
+        self.bookings: dict[str, Booking] = {}
+        self.bookings_of: dict[str, list[Booking]] = {}
         self.next_seq = 1
         #: grows with each change that a grant may depend on
         self.version = 0
@@ -119,6 +123,8 @@ class Tables:
             self._store_device(decision.device, decision.status)
         elif isinstance(decision, NodeStored):
             self._store_node(decision.node)
+        elif isinstance(decision, BookingStored):
+            self._store_booking(decision.booking)
 
     def _store_entry(self, entry: QueueEntry) -> None:
         old = self.entries.get(entry.id)
@@ -267,6 +273,18 @@ class Tables:
         self.touched_nodes.add(node.name)
         self.version += 1
         self.inventory += 1
+
+    def _store_booking(self, booking: Booking) -> None:
+        self.version += 1
+        self.bookings.pop(booking.id, None)
+        if not booking.over:
+            self.bookings[booking.id] = booking
+        self.bookings_of = {}
+        for each in sorted(self.bookings.values(), key=lambda b: (b.starts_at, b.id)):
+            for device in each.devices:
+                self.bookings_of.setdefault(device, []).append(each)
+        # whose bookings are whose is a part of what stands in line
+        self.touched_entries.update(self.queued_of.values())
 
     # -- checking ------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ..errors import LedgerError, LedgerFenced, RefusedError
 from ..scheduler import events
 from ..scheduler.decisions import (
+    BookingStored,
     Decision,
     DeviceStored,
     EntryStored,
@@ -306,6 +307,7 @@ def values_of(snapshot: Snapshot) -> list[Decision]:
     """A ledger's content as the decisions that :meth:`SchedulerState.restore` takes."""
     return [
         *(NodeStored(node=node) for node in snapshot.nodes),
+        *(BookingStored(booking=booking) for booking in snapshot.bookings),
         *(DeviceStored(device=device, status=status) for device, status in snapshot.devices),
         *(LeaseStored(lease=lease) for lease in snapshot.leases),
         *(EntryStored(entry=entry) for entry in snapshot.entries),

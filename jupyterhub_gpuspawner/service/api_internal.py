@@ -10,9 +10,11 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 
 from .. import __version__
-from ..errors import LedgerError, RefusedError
+from ..errors import LedgerError, RefusedError, RequestError
 from ..scheduler import events
-from ..scheduler.models import Reason
+from ..scheduler.decisions import encode
+from ..scheduler.models import Booking, Reason
+from ..scheduler.state import SchedulerState
 from . import bodies, waiters, waiting
 from .identity import key
 from .summary import summary
@@ -139,6 +141,56 @@ class CancelHandler(InternalHandler):
         await _finish(self, cancel)
 
 
+class BookingsHandler(InternalHandler):
+    """``GET`` and ``POST api/internal/bookings``: what is booked, and book more."""
+
+    async def get(self) -> None:
+        await _finish(self, lambda: self.desk.read(_booked))
+
+    async def post(self) -> None:
+        async def book() -> dict[str, Any]:
+            body = bodies.read(bodies.Book, self.request.body)
+            booking = await self.desk.read(lambda state: _booking(body, state))
+            if not booking.devices:
+                raise RequestError("devices, nodes: no GPU of these is known")
+            await self.desk.post(events.Booked(booking=booking))
+            return {"id": booking.id}
+
+        await _finish(self, book)
+
+
+class BookingHandler(InternalHandler):
+    """``POST api/internal/bookings/<id>/cancel``. May be repeated."""
+
+    async def post(self, booking: str) -> None:
+        async def cancel() -> dict[str, Any]:
+            bodies.read(bodies.Nothing, self.request.body)
+            await self.desk.post(events.BookingCancelled(booking_id=booking))
+            return {}
+
+        await _finish(self, cancel)
+
+
+def _booking(body: bodies.Book, state: SchedulerState) -> Booking:
+    """The booking; a node stands for all of its devices. Without devices where one has none."""
+    on_nodes = [state.tables.devices_of_node.get(node) or set() for node in body.nodes]
+    devices = {*body.devices}.union(*on_nodes) if all(on_nodes) else set()
+    return Booking(
+        id=body.id or uuid.uuid4().hex,
+        name=body.name,
+        devices=tuple(sorted(devices)),
+        groups=tuple(body.groups),
+        users=tuple(body.users),
+        starts_at=body.starts_at,
+        ends_at=body.ends_at,
+    )
+
+
+def _booked(state: SchedulerState) -> dict[str, Any]:
+    bookings = sorted(state.tables.bookings.values(), key=lambda b: (b.starts_at, b.id))
+    return {"bookings": [encode(booking) for booking in bookings]}
+
+
 class LeaseHandler(InternalHandler):
     """``POST api/internal/leases/<lease>/taken|bind|running|stopping|ended``."""
 
@@ -191,6 +243,8 @@ def routes(prefix: str, desk: Any) -> list[tuple[str, type[JSONHandler], dict[st
         (f"{api}internal/summary", SummaryHandler, with_desk),
         (f"{api}internal/requests", RequestsHandler, with_desk),
         (f"{api}internal/requests/{_ID}/cancel", CancelHandler, with_desk),
+        (f"{api}internal/bookings", BookingsHandler, with_desk),
+        (f"{api}internal/bookings/{_ID}/cancel", BookingHandler, with_desk),
         (
             f"{api}internal/leases/{_ID}/(taken|bind|running|stopping|ended)",
             LeaseHandler,

@@ -74,6 +74,19 @@ class Ask(_Body):
     request: Request = Field(default_factory=lambda: Request.model_validate({}))
 
 
+class Book(_Body):
+    """``POST bookings``. Times are POSIX seconds."""
+
+    id: _Id | None = None
+    name: _Text = ""
+    devices: list[_Name] = Field(default_factory=list, max_length=10_000)
+    nodes: list[_Name] = Field(default_factory=list, max_length=1000)
+    groups: list[_Name] = Field(default_factory=list, max_length=1000)
+    users: list[_Name] = Field(default_factory=list, max_length=10_000)
+    starts_at: float = Field(ge=0, le=1e11)
+    ends_at: float = Field(ge=0, le=1e11)
+
+
 class Nothing(_Body):
     """``POST …/cancel`` and ``…/running``."""
 

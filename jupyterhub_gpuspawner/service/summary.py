@@ -41,6 +41,10 @@ def device_row(state: SchedulerState, device: Device) -> dict[str, Any]:
         "node": device.node,
         "simulated": device.simulated,
         "capability": None if device.capability is None else list(device.capability),
+        "booked": [
+            {"name": b.name, "starts_at": b.starts_at, "ends_at": b.ends_at}
+            for b in state.tables.bookings_of.get(device.id, ())
+        ],
         "pools": pools_of(state, device.node),
         "state": "busy" if busy else "free" if reason is None else "unavailable",
         "reason": reason.value if reason else None,

@@ -48,6 +48,7 @@ REASONS: dict[Reason, str] = {
         "This machine's Docker belongs to another JupyterHub. Please tell an administrator."
     ),
     Reason.IMPOSSIBLE: "This can never be granted here.",
+    Reason.BOOKING_REFUSED: "This can't be booked.",
     Reason.ADMIN_ONLY: "Only an administrator may ask for GPUs by name.",
     Reason.TOO_MANY_REQUESTS: "You ask too often. Wait a little, then start the server again.",
     Reason.CANCELLED: "The request was cancelled.",

@@ -124,6 +124,7 @@ class Ledger:
                 leases,
                 select(tables.devices.c.payload),
                 select(tables.nodes.c.payload),
+                select(tables.bookings.c.payload).where(tables.bookings.c.live.is_(True)),
             ):
                 found += self._read(connection, query)
             claims = connection.execute(select(tables.claims)).all()

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..scheduler.decisions import (
+    BookingStored,
     Decision,
     DeviceStored,
     EntryStored,
     LeaseStored,
     NodeStored,
 )
-from ..scheduler.models import Device, DeviceStatus, EntryState, Lease, Node, QueueEntry
+from ..scheduler.models import Booking, Device, DeviceStatus, EntryState, Lease, Node, QueueEntry
 
 #: entries that a scheduler still has to care for
 OPEN_ENTRIES = (EntryState.QUEUED, EntryState.GRANTED, EntryState.BOUND)
@@ -30,6 +31,8 @@ class Snapshot:
     devices: tuple[tuple[Device, DeviceStatus], ...] = ()
     #: by name
     nodes: tuple[Node, ...] = ()
+    #: those that are not over, by id
+    bookings: tuple[Booking, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,7 @@ def snapshot(decisions: Iterable[Decision]) -> Snapshot:
     leases: dict[str, Lease] = {}
     devices: dict[str, tuple[Device, DeviceStatus]] = {}
     nodes: dict[str, Node] = {}
+    bookings: dict[str, Booking] = {}
     for decision in decisions:
         if isinstance(decision, EntryStored):
             entries[decision.entry.id] = decision.entry
@@ -60,6 +64,8 @@ def snapshot(decisions: Iterable[Decision]) -> Snapshot:
             devices[decision.device.id] = (decision.device, decision.status)
         elif isinstance(decision, NodeStored):
             nodes[decision.node.name] = decision.node
+        elif isinstance(decision, BookingStored):
+            bookings[decision.booking.id] = decision.booking
     return Snapshot(
         entries=tuple(
             sorted(
@@ -77,6 +83,7 @@ def snapshot(decisions: Iterable[Decision]) -> Snapshot:
             sorted(devices.values(), key=lambda pair: (pair[0].node, pair[0].index, pair[0].id))
         ),
         nodes=tuple(sorted(nodes.values(), key=lambda node: node.name)),
+        bookings=tuple(bookings[id] for id in sorted(bookings) if not bookings[id].over),
     )
 
 

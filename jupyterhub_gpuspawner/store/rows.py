@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import LedgerError
 from ..scheduler.decisions import (
+    BookingStored,
     Decision,
     DeviceStored,
     EntryStored,
@@ -31,6 +32,7 @@ class Rows:
     leases: dict[str, Row] = field(default_factory=dict)
     devices: dict[str, Row] = field(default_factory=dict)
     nodes: dict[str, Row] = field(default_factory=dict)
+    bookings: dict[str, Row] = field(default_factory=dict)
     #: lease id -> its claims, of every lease in this commit; empty when it ended
     claims: dict[str, list[Row]] = field(default_factory=dict)
 
@@ -82,6 +84,14 @@ def _project(rows: Rows, decision: Decision, payload: str) -> str:
         node = decision.node
         rows.nodes[node.name] = {"name": node.name, "state": node.state.value, "payload": payload}
         return node.name
+    if isinstance(decision, BookingStored):
+        booking = decision.booking
+        rows.bookings[booking.id] = {
+            "id": booking.id,
+            "live": not booking.over,
+            "payload": payload,
+        }
+        return booking.id
     return decision.subject
 
 

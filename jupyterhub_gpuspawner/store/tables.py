@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 #: newest migration; a ledger at this revision needs none
-REVISION = "0001"
+REVISION = "0002"
 #: alembic's table has our name, so that it never meets the one of JupyterHub
 VERSION_TABLE = "gpuspawner_version"
 
@@ -111,6 +111,14 @@ nodes = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("state", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+)
+
+bookings = Table(
+    "bookings",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("live", Boolean, nullable=False),
     Column("payload", Text, nullable=False),
 )
 

@@ -32,7 +32,7 @@ class Writer:
         self._leases = _Prepared(_upsert(tables.leases, dialect), dialect)
         self._others = {
             table.name: _Prepared(_upsert(table, dialect), dialect)
-            for table in (tables.entries, tables.devices, tables.nodes)
+            for table in (tables.entries, tables.devices, tables.nodes, tables.bookings)
         }
         self._drop_claims = _Prepared(drop, dialect)
         self._add_claims = _Prepared(insert(claims), dialect)
@@ -55,7 +55,12 @@ class Writer:
         self._drop_claims.run(connection, [{"lease": lease} for lease in rows.claims])
         claims = [claim for of_lease in rows.claims.values() for claim in of_lease]
         self._add_claims.run(connection, claims)
-        others = {"entries": rows.entries, "devices": rows.devices, "nodes": rows.nodes}
+        others = {
+            "entries": rows.entries,
+            "devices": rows.devices,
+            "nodes": rows.nodes,
+            "bookings": rows.bookings,
+        }
         for name, values in others.items():
             self._others[name].run(connection, list(values.values()))
         self._journal.run(connection, rows.journal)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from jupyterhub_gpuspawner.scheduler import filters, queue
+from jupyterhub_gpuspawner.scheduler import bookings, filters, queue
 from jupyterhub_gpuspawner.scheduler.core import Core
 from jupyterhub_gpuspawner.scheduler.models import Device, Lease, Mode, QueueEntry, Target
 from jupyterhub_gpuspawner.scheduler.policy import Share
@@ -105,7 +105,13 @@ class Reference:
         return age is not None and self.now - entry.submitted_at > age
 
     def alike(self, one: QueueEntry, other: QueueEntry) -> bool:
-        return one.request == other.request and self.priority(one) == self.priority(other)
+        """Whether they ask for the same, and may have the same."""
+        own = [
+            {b.id for b in self.tables.bookings.values() if bookings.allows(b, entry)}
+            for entry in (one, other)
+        ]
+        same = one.request == other.request and own[0] == own[1]
+        return same and self.priority(one) == self.priority(other)
 
     def late(self, entry: QueueEntry) -> bool:
         return self.older(entry, self.fairness.age_guard)
@@ -165,6 +171,32 @@ class Reference:
             and filters.usable(self.tables.status[device.id]) is None
         ]
 
+    def blocked(self, device: str, entry: QueueEntry, at: float) -> float:
+        """When the last booking that is in the way of a start at this time is over; 0 = none."""
+        length = inf if entry.request.length is None else entry.request.length
+        return max(
+            (
+                b.ends_at
+                for b in self.tables.bookings.values()
+                if device in b.devices
+                and entry.key.user not in b.users
+                and not set(entry.groups) & set(b.groups)
+                and b.starts_at - length < at < b.ends_at
+            ),
+            default=0.0,
+        )
+
+    def starts(self, device: Device, entry: QueueEntry) -> float:
+        """When it is free for the entry."""
+        at = max(self.ready_at(device), self.now)
+        while self.blocked(device.id, entry, at):
+            at = min(
+                b.ends_at
+                for b in self.tables.bookings.values()
+                if device.id in b.devices and b.ends_at > at and self.blocked(device.id, entry, at)
+            )
+        return self.ready_at(device) if at == max(self.ready_at(device), self.now) else at
+
     def free(self, device: Device) -> bool:
         taken = len(self.leases_on([device.id]))
         room = taken == 0 if device.mode is Mode.EXCLUSIVE else taken < device.atoms
@@ -196,7 +228,11 @@ class Reference:
 
     def room(self, node: str, entry: QueueEntry) -> list[Device] | None:
         """The free devices of the node, if they, its memory and CPUs do for the entry now."""
-        free = [device for device in self.usable(node, entry) if self.free(device)]
+        free = [
+            device
+            for device in self.usable(node, entry)
+            if self.free(device) and not self.blocked(device.id, entry, self.now)
+        ]
         memory, cpus = self.left(node, self.live)
         enough = (
             self.open(node)
@@ -224,9 +260,10 @@ class Reference:
             if not self.open(node) or not self.could(node, entry):
                 continue
             devices = self.usable(node, entry)
-            times = {0.0, inf, *map(end, self.live), *map(self.ready_at, devices)}
+            starts = [self.starts(device, entry) for device in devices]
+            times = {0.0, inf, *map(end, self.live), *starts}
             for at in sorted(times):
-                ready = sum(self.ready_at(device) <= at for device in devices)
+                ready = sum(start <= at for start in starts)
                 memory, cpus = self.left(node, [v for v in self.live if end(v) > at])
                 spare = ready - entry.request.count
                 memory -= entry.request.memory
@@ -242,7 +279,9 @@ class Reference:
         names = {device_id, *self.family(self.tables.devices[device_id])}
         devices = [self.tables.devices[name] for name in names]
         return entry.request.count > 0 and any(
-            filters.suits(device, entry.request) is None for device in devices
+            filters.suits(device, entry.request) is None
+            and not self.blocked(device.id, entry, self.now)
+            for device in devices
         )
 
     def passes_old(self, entry: QueueEntry, node: str, taken: set[str], old: QueueEntry) -> bool:

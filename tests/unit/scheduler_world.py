@@ -8,6 +8,7 @@ from typing import Any
 
 from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.decisions import (
+    BookingStored,
     Decision,
     DeviceStored,
     EntryStored,
@@ -19,6 +20,7 @@ from jupyterhub_gpuspawner.scheduler.decisions import (
 from jupyterhub_gpuspawner.scheduler.fairshare import Account, Usage
 from jupyterhub_gpuspawner.scheduler.models import (
     Admin,
+    Booking,
     Device,
     DeviceStatus,
     EntryState,
@@ -67,7 +69,7 @@ def dump(tables: Tables) -> dict[str, Any]:
         name: {key: set(ids) for key, ids in getattr(tables, name).items() if ids}
         for name in ("devices_of_node", "children")
     }
-    plain = ("devices", "status", "nodes", "entries", "leases", "lease_of", "queued_of")
+    plain = ("bookings", "devices", "status", "nodes", "entries", "leases", "lease_of", "queued_of")
     index = ("lease_of_container", "claims")
     return {**{name: dict(getattr(tables, name)) for name in plain + index}, **nonzero, **sets}
 
@@ -77,6 +79,7 @@ def stored(tables: Tables) -> list[Decision]:
     return [
         *(NodeStored(node=node) for node in tables.nodes.values()),
         *(DeviceStored(device=d, status=tables.status[d.id]) for d in tables.devices.values()),
+        *(BookingStored(booking=booking) for booking in tables.bookings.values()),
         *(LeaseStored(lease=lease) for lease in tables.leases.values()),
         *(EntryStored(entry=entry) for entry in tables.entries.values()),
     ]
@@ -225,6 +228,20 @@ class World:
     def tick(self, seconds: float = 0.0) -> list[Decision]:
         self.now += seconds
         return self.do(events.Tick())
+
+    def book(self, *devices: str, begins: float = 0.0, lasts: float = 3600.0, **who: Any) -> str:
+        """An admin books devices from ``begins`` seconds from now on; returns the id."""
+        self._ids += 1
+        starts = self.now + begins
+        booking = Booking(
+            id=f"b{self._ids}",
+            devices=devices,
+            starts_at=starts,
+            ends_at=starts + lasts,
+            **(who or {"groups": ("course",)}),
+        )
+        self.do(events.Booked(booking=booking))
+        return booking.id
 
     def node_is(self, state: NodeState, node: str = "n1") -> list[Decision]:
         return self.do(events.NodeChanged(node=node, state=state))

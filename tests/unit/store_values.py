@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jupyterhub_gpuspawner.scheduler.decisions import (
+    BookingStored,
     Decision,
     DeviceStored,
     EntryStored,
@@ -20,6 +21,7 @@ from jupyterhub_gpuspawner.scheduler.decisions import (
     Noted,
 )
 from jupyterhub_gpuspawner.scheduler.models import (
+    Booking,
     Claim,
     Device,
     DeviceStatus,
@@ -71,6 +73,11 @@ def one_of_each() -> list[Decision]:
             status=DeviceStatus(note="seen"),
         ),
         *grant(1),
+        BookingStored(
+            booking=Booking(
+                id="exam", devices=("GPU-1",), users=("ann",), starts_at=5.0, ends_at=9.0
+            )
+        ),
         Noted(kind="started", text="a scheduler began", subject="node-1"),
     ]
 

@@ -124,7 +124,8 @@ def test_a_value_of_a_wrong_type_is_never_written(decision: Any, words: str) -> 
 
 def test_the_stored_names_of_the_kinds_stay_what_they_are() -> None:
     written = [to_json(decision)["type"] for decision in one_of_each()]
-    assert written == ["NodeStored", "DeviceStored", "LeaseStored", "EntryStored", "Noted"]
+    names = ["NodeStored", "DeviceStored", "LeaseStored", "EntryStored", "BookingStored", "Noted"]
+    assert written == names
     assert sorted(KINDS) == sorted(set(written))
 
 

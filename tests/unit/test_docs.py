@@ -266,7 +266,12 @@ def scenarios() -> Iterator[Any]:
 
 
 def make_world(
-    gpus: int, students: int | None = None, hours: int = 0, course: int = 0, **limits: int
+    gpus: int,
+    students: int | None = None,
+    hours: int = 0,
+    course: int = 0,
+    booked: int = 0,
+    **limits: int,
 ) -> World:
     groups = {} if students is None else {"students": students}
     week = 7 * 24 * 3600.0
@@ -277,7 +282,10 @@ def make_world(
     settings = Settings(
         limits=Limits(groups=groups, **limits, **budgets), pools={"teaching": ("n*",)}
     )
-    return World(*(gpu(f"g{k}", capability=(8, 0)) for k in range(gpus)), settings=settings)
+    world = World(*(gpu(f"g{k}", capability=(8, 0)) for k in range(gpus)), settings=settings)
+    if booked:
+        world.book("g1", begins=booked * 3600.0)
+    return world
 
 
 _ASKS = re.compile(

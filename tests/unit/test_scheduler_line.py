@@ -16,6 +16,7 @@ import pytest
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.models import (
+    Booking,
     DeviceStatus,
     GPURequest,
     Health,
@@ -112,6 +113,8 @@ class Walk:
             self.submit()
         elif dice() < 0.1:
             self.trouble()
+        elif dice() < 0.12:
+            self.book()
         elif waiting and dice() < 0.15:
             self.leave(self.random.choice(waiting))
         elif leases:
@@ -161,6 +164,28 @@ class Walk:
         count = min(request.count, 2)
         exclusive = request.sharing is Mode.EXCLUSIVE and count and request.model is None
         return replace(request, count=count, devices=tuple(some[:count])) if exclusive else request
+
+    def book(self) -> None:
+        """An admin keeps some devices for a while, or no longer."""
+        booked = list(self.state.tables.bookings)
+        if booked and self.random.random() < 0.2:
+            self.do(events.BookingCancelled(booking_id=booked[0]))
+            return
+        self.ids += 1
+        devices = [device.id for device in site()[self.random.choice(["n1", "n2", "n3"])]]
+        starts = self.now + self.random.choice([-100.0, 0.0, 500.0, 2000.0])
+        booking = Booking(
+            id=f"b{self.ids}",
+            devices=tuple(sorted(self.random.sample(devices, 2))),
+            groups=tuple(self.random.choice([("all",), ("teaching", "physics"), ()])),
+            users=("eve",),
+            starts_at=starts,
+            ends_at=starts + self.random.choice([50.0, 1000.0, 3000.0]),
+        )
+        try:
+            self.do(events.Booked(booking=booking))
+        except RefusedError:
+            self.state.validate()
 
     def leave(self, entry_id: str) -> None:
         kind = events.Cancelled if self.random.random() < 0.3 else events.Detached

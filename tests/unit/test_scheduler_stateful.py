@@ -8,6 +8,7 @@ the invariants from lists, without the indices of the tables.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,7 @@ from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored
 from jupyterhub_gpuspawner.scheduler.models import (
     Admin,
+    Booking,
     DeviceStatus,
     EntryState,
     GPURequest,
@@ -184,6 +186,12 @@ class Installation(RuleBasedStateMachine):
             assert tables.devices[device].mode is lease.request.sharing
             assert tables.devices[device].simulated or device not in self.unseen, "S7: settling"
         assert len(lease.devices) == lease.request.count
+        for booking in tables.bookings.values():
+            ours = lease.key.user in booking.users or set(lease.groups) & set(booking.groups)
+            if set(lease.devices) & set(booking.devices) and not ours:
+                ends = inf if lease.ends_at is None else lease.ends_at
+                before = ends <= booking.starts_at
+                assert before or self.now >= booking.ends_at, "granted what is booked for others"
         assert lease.request.node in (None, lease.node), "another node than asked for"
         wanted = lease.request.devices
         assert not wanted or set(lease.devices) == set(wanted), "others than asked for by name"
@@ -366,6 +374,33 @@ class Installation(RuleBasedStateMachine):
             self.do(events.AdminAsked(admin=admin, node=what))
         else:
             self.do(events.AdminAsked(admin=admin, device=what))
+
+    @rule(
+        ids=st.lists(st.sampled_from(["a1", "a2", "s3", "b1", "m1"]), min_size=1, max_size=2),
+        begins=st.sampled_from([-10, 0, 100, 5000]),
+        lasts=st.sampled_from([60, 4000, 90_000]),
+        groups=st.sampled_from([("lab",), ("all",), ()]),
+    )
+    def book(self, ids: list[str], begins: int, lasts: int, groups: tuple[str, ...]) -> None:
+        self.ids += 1
+        starts = self.now + begins
+        self.do(
+            events.Booked(
+                booking=Booking(
+                    id=f"b{self.ids}",
+                    devices=tuple(sorted(set(ids))),
+                    groups=groups,
+                    users=("dan",),
+                    starts_at=starts,
+                    ends_at=starts + lasts,
+                )
+            )
+        )
+
+    @precondition(lambda self: self.state.tables.bookings)
+    @rule()
+    def unbook(self) -> None:
+        self.do(events.BookingCancelled(booking_id=min(self.state.tables.bookings)))
 
     @rule(limit=limits, policy=st.sampled_from(range(5)))
     def settings_change(self, limit: Limits, policy: int) -> None:

@@ -274,3 +274,27 @@ async def test_a_machine_a_pool_and_named_gpus_may_be_asked_for(tmp_path: Path) 
         rows = json.loads((await world.fetch("api/internal/summary")).body)["devices"]
         assert [(row["capability"], row["pools"]) for row in rows] == [(None, ["lab"])] * 2
         await client.close()
+
+
+async def test_an_admins_booking_keeps_gpus_until_it_is_cancelled(world: World) -> None:
+    async with world.running():
+        now = world.clock()
+        wanted = {"nodes": ["n1"], "groups": ["course"], "starts_at": now, "ends_at": now + 3600}
+        answer = await world.fetch("api/internal/bookings", {"id": "exam", **wanted})
+        assert json.loads(answer.body) == {"id": "exam"}
+        again = await world.fetch("api/internal/bookings", wanted)
+        assert (again.code, json.loads(again.body)["reason"]) == (409, "booking_refused")
+        for body in ({**wanted, "nodes": ["x"]}, {"starts_at": now}):
+            assert (await world.fetch("api/internal/bookings", body)).code == 400
+        listed = json.loads((await world.fetch("api/internal/bookings")).body)["bookings"]
+        assert [(b["id"], b["devices"]) for b in listed] == [
+            ("exam", ["SIMULATED-n1-0", "SIMULATED-n1-1"])
+        ]
+        rows = json.loads((await world.fetch("api/internal/summary")).body)["devices"]
+        assert [len(row["booked"]) for row in rows] == [1, 1]
+        async with world.ask("alice") as stream:
+            line = await stream.until(event="queued")
+            assert line["reason"] == "device_reserved"
+            assert line["message"] == "The SIMULATED GPU is reserved."
+            assert (await world.fetch("api/internal/bookings/exam/cancel", {})).code == 200
+            assert (await stream.until(event="granted"))["lease"]["node"] == "n1"

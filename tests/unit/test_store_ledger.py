@@ -9,7 +9,12 @@ from dataclasses import replace
 import pytest
 
 from jupyterhub_gpuspawner.errors import DoubleClaim, LedgerError, LedgerFenced
-from jupyterhub_gpuspawner.scheduler.decisions import EntryStored, LeaseStored, Noted
+from jupyterhub_gpuspawner.scheduler.decisions import (
+    BookingStored,
+    EntryStored,
+    LeaseStored,
+    Noted,
+)
 from jupyterhub_gpuspawner.scheduler.models import Claim, EntryState, LeaseState
 from jupyterhub_gpuspawner.store import Ledger, Snapshot, replay
 from tests.unit.store_values import (
@@ -35,7 +40,7 @@ def ledger(place: Place) -> Iterator[Ledger]:
 
 
 def test_what_was_committed_is_there_after_a_restart(ledger: Ledger, place: Place) -> None:
-    node, device, leased, waiting, _ = one_of_each()
+    node, device, leased, waiting, booked, _ = one_of_each()
     ledger.commit(one_of_each(), now=5.0)
     ledger.close()
     with Ledger.open(place.url) as again:
@@ -45,8 +50,16 @@ def test_what_was_committed_is_there_after_a_restart(ledger: Ledger, place: Plac
             leases=(leased.lease,),  # type: ignore[union-attr]
             devices=((device.device, device.status),),  # type: ignore[union-attr]
             nodes=(node.node,),  # type: ignore[union-attr]
+            bookings=(booked.booking,),  # type: ignore[union-attr]
         )
         assert [row.decision for row in again.journal()] == one_of_each()
+
+
+def test_a_booking_that_is_over_is_not_loaded(ledger: Ledger) -> None:
+    (booked,) = [d for d in one_of_each() if isinstance(d, BookingStored)]
+    ledger.commit([booked, BookingStored(booking=booked.booking.ended())], now=5.0)
+    assert ledger.load().bookings == ()
+    assert replay(ledger.journal()) == ledger.load()
 
 
 def test_journal_rows_carry_time_and_epoch_and_come_in_pages(ledger: Ledger) -> None:
@@ -55,7 +68,7 @@ def test_journal_rows_carry_time_and_epoch_and_come_in_pages(ledger: Ledger) -> 
     ledger.commit([Noted(kind="again", text="more")], now=6.5)
     first = ledger.journal(limit=2)
     rest = ledger.journal(after=first[-1].seq)
-    assert [(row.time, row.epoch) for row in first + rest] == [(5.0, 1)] * 5 + [(6.5, 2)]
+    assert [(row.time, row.epoch) for row in first + rest] == [(5.0, 1)] * 6 + [(6.5, 2)]
     assert [row.seq for row in first + rest] == sorted({row.seq for row in first + rest})
 
 
