@@ -22,6 +22,8 @@ from typing import Any
 
 import requests
 
+from jupyterhub_gpuspawner.environment import SITE
+
 from .person import Person
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HUB_LIMIT = 60.0
 #: environment variables of the shipped configuration that take a free port each
 PORTS = ("GPUS_PORT", "GPUS_PROXY_API_PORT", "GPUS_HUB_PORT", "GPUS_SERVICE_PORT")
+
+#: settings of a site, which a trial must not take over from the environment that it is started in:
+#: its people know one password. Where the engine and the GPUs are stays.
+_NOT_OURS = frozenset(SITE) - {"GPUS_BRIDGE_IP", "GPUS_DISCOVERY"}
 
 _CONFIG = """\
 c = get_config()
@@ -104,7 +110,7 @@ class TrialHub:
         self._python = python
         self._enter = tuple(site.enter)
         self._env = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in _NOT_OURS},
             **dict(zip(PORTS, map(str, ports), strict=True)),
             "GPUS_BIND": site.address,
             "GPUS_STATE_DIR": str(self.state),

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.quickstart import hostpython, recipes, settings, ways
 from deploy.quickstart.hostpython import HostPython
+from deploy.quickstart.trial import TrialHub
 from jupyterhub_gpuspawner.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -174,3 +175,14 @@ def test_quickstart_explains_itself():
     assert answer.returncode == 0
     for option in ("--port", "--simulate", "--smoke", "--help"):
         assert option in answer.stdout
+
+
+def test_a_trial_takes_no_settings_of_a_site_from_the_environment(monkeypatch):
+    monkeypatch.setenv("GPUS_LOGIN", "oidc")
+    monkeypatch.setenv("GPUS_DB_URL", "postgresql://site")
+    monkeypatch.setenv("GPUS_BRIDGE_IP", "172.18.0.1")
+    trial = TrialHub(image="x", simulate=1)
+    trial.discard()
+    given = {name for name in trial._env if name.startswith("GPUS_")}
+    assert not given & {"GPUS_LOGIN", "GPUS_DB_URL"}
+    assert {"GPUS_BRIDGE_IP", "GPUS_PASSWORD", "GPUS_STATE_DIR"} <= given
