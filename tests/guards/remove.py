@@ -147,12 +147,16 @@ def warm_up() -> None:
 
 
 def misfits(guards: Sequence[Guard]) -> list[str]:
-    """Guards whose text their module does not have exactly once."""
+    """Guards whose text their module does not have exactly once, or whose test has moved."""
     found = []
     for guard in guards:
         count = (ROOT / PACKAGE / guard.file).read_text().count(guard.code)
         if count != 1:
             found.append(f"{guard.title}: {guard.file} has its text {count} times")
+        name, _, test = guard.test.partition("::")
+        path = ROOT / "tests" / name
+        if not path.exists() or f"def {test.partition('[')[0]}(" not in path.read_text():
+            found.append(f"{guard.title}: {name} has no {test}")
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.guards.listed import read
@@ -9,10 +11,17 @@ from tests.guards.page import PAGE, render
 from tests.guards.remove import misfits
 
 
-def test_each_guard_is_in_the_code_exactly_once() -> None:
+def test_each_guard_is_in_the_code_exactly_once_and_has_its_test() -> None:
     assert misfits(read()) == [], (
         "tests/guards/guards.diff has old lines: change them with the code"
     )
+
+
+def test_a_guard_whose_code_or_test_has_moved_is_seen() -> None:
+    guard = read()[0]
+    assert len(misfits([replace(guard, code="no such line\n")])) == 1
+    for test in ("unit/test_none.py::test_a", guard.test + "_"):
+        assert len(misfits([replace(guard, test=test)])) == 1
 
 
 def test_the_page_has_every_guard() -> None:
