@@ -25,12 +25,11 @@ from .errors import ConfigError
 from .kinds import one_line
 from .profiles import parse_profiles
 from .service.access import CUSTOM_SCOPES
-from .service.options import DEFAULT_PORT, GPUScheduler
+from .service.options import DEFAULT_PORT, PREFIX, GPUScheduler
 from .service.service_token import service_token
 from .swarmspawner import GPUSwarmSpawner
 
 SERVICE = "gpus"
-PREFIX = f"/services/{SERVICE}/"
 
 #: what the service may do at the Hub: read who has which server, and start a server again after
 #: a restart of the Hub

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +29,7 @@ from .. import __version__
 from ..errors import ConfigError, LedgerFenced
 from . import waiting
 from .headers import protect
-from .options import GPUScheduler
+from .options import PREFIX, GPUScheduler
 from .service_token import service_token
 from .supervisor import EXIT_FENCED
 
@@ -158,7 +158,7 @@ async def serve(options: GPUScheduler) -> int:
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, end, 0)
     token = service_token(options.token_path)
-    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", PREFIX)
     web = web_application()
     server = HTTPServer(web, max_body_size=LARGEST_BODY)
     host, port = options.bind()
@@ -270,7 +270,8 @@ def add_api(web: WebApplication, prefix: str, desk: Desk) -> None:
     """Add the routes of the API under ``prefix``."""
     from . import api_internal
 
-    web.add_handlers(".*", api_internal.routes(prefix, desk))
+    for one in _prefixes(prefix):
+        web.add_handlers(".*", api_internal.routes(one, desk))
     web.settings["prefix"] = prefix
 
 
@@ -278,8 +279,15 @@ def add_pages(web: WebApplication, prefix: str, desk: Desk) -> None:
     """Add the routes for people and their programs under ``prefix``, the last ones."""
     from . import api, pages
 
-    web.add_handlers(".*", [*pages.routes(prefix, desk), *api.routes(prefix, desk)])
+    web.add_handlers(".*", pages.routes(prefix, desk))
+    for one in _prefixes(prefix):
+        web.add_handlers(".*", api.routes(one, desk))
     web.settings["pages"].set()
+
+
+def _prefixes(prefix: str) -> Iterable[str]:
+    """Where the API is: through the proxy, and for who comes without knowing its base_url."""
+    return dict.fromkeys((prefix, PREFIX))
 
 
 def _log_request(handler: Any) -> None:

@@ -33,6 +33,8 @@ from .traits import Seconds, parse_bind
 DISCOVERY = ("auto", "nvml", "simulated", "static", "none", "swarm")
 #: where the service listens when neither the Hub nor the admin says so
 DEFAULT_PORT = 8750
+#: the service's addresses begin so, behind the Hub's base_url
+PREFIX = "/services/gpus/"
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?", re.ASCII)
 
 

@@ -23,6 +23,7 @@ from .. import __version__, units
 from ..errors import LedgerError
 from .headers import protect
 from .hub_user import HubUser, need_hub
+from .options import PREFIX
 from .page_data import Viewer, page_data
 from .web import bearer, has_token
 
@@ -136,7 +137,7 @@ class Style(StaticFileHandler):
 def render(name: str, *, nonce: str, **values: Any) -> str:
     """A page of ours, on the Hub's style sheet. ``nonce``: the one in the page's policy."""
     base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
-    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpus/")
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", PREFIX)
     # Its files come by this page's own host, which is all that the policy allows. Its pages are at
     # the Hub's, which is another where services have host names of their own.
     hub_url = f"{base}hub/"

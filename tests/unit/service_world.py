@@ -282,6 +282,8 @@ class World:
         self.fenced: list[LedgerFenced] = []
         self.pace = Pace()
         self.desk = Desk(TOKEN, self.boot_id, self.pace)
+        #: the service's own, as the Hub says it
+        self.prefix = PREFIX
         self.url = ""
 
     @asynccontextmanager
@@ -297,7 +299,7 @@ class World:
         )
         runtime = Runtime(self.options, self.desk, outside, self.fenced.append)
         web = web_application()
-        add_routes(web, PREFIX, self.desk)
+        add_routes(web, self.prefix, self.desk)
         self.server = server = HTTPServer(web)
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)

@@ -245,6 +245,15 @@ async def test_who_may_not_act_is_told_the_scope(world: World, log_in: Any) -> N
     assert ADMIN in answer["message"]
 
 
+async def test_the_spawner_need_not_know_the_base_url_of_the_hub(world: World) -> None:
+    world.prefix = "/lab/services/gpus/"
+    async with world.running():
+        await world.run("alice")
+        devices = await get(world, "devices")
+        world.url = world.url.replace("/services/", "/lab/services/")
+        assert await get(world, "devices") == devices
+
+
 # -- what it says of itself ----------------------------------------------------------------------
 
 
