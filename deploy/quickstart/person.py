@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from http.cookiejar import Cookie
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -192,13 +193,16 @@ class Person:
 
     def _xsrf(self, path: str) -> str:
         """The XSRF cookie of the most specific path."""
-        found = [c for c in self._web.cookies if c.name == "_xsrf" and path.startswith(c.path)]
+        found = [c for c in self._sent(path) if c.name == "_xsrf"]
         return max(found, key=lambda c: len(c.path)).value or "" if found else ""
 
     def _cookies(self, path: str) -> str:
-        return "; ".join(
-            f"{c.name}={c.value}" for c in self._web.cookies if path.startswith(c.path)
-        )
+        return "; ".join(f"{c.name}={c.value}" for c in self._sent(path))
+
+    def _sent(self, path: str) -> list[Cookie]:
+        """The cookies that a browser sends to an address of the Hub."""
+        whole = urlsplit(self.base).path + path
+        return [cookie for cookie in self._web.cookies if whole.startswith(cookie.path)]
 
 
 def _execute_request(message_id: str, code: str) -> dict[str, Any]:
