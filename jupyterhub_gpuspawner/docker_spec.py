@@ -169,7 +169,12 @@ async def _home(spawner: Any, ledger: str, owner: str) -> list[str]:
     if not spawner.home_path:
         return []
     home = await spawner.engine(
-        volumes.ensure_home, username=spawner.user.name, owner=owner, ledger=ledger
+        volumes.ensure_home,
+        username=spawner.user.name,
+        owner=owner,
+        ledger=ledger,
+        driver=spawner.home_driver,
+        options=spawner.home_options,
     )
     return [f"{home.name}:{spawner.home_path}:rw"]
 

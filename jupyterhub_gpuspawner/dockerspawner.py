@@ -24,13 +24,13 @@ from .engine.limits import ResourceLimits
 from .engine.pool import EnginePool
 from .engine.watch import EngineWatch, Follower
 from .errors import GPUSpawnerError
-from .kinds import AbsolutePath
 from .launch import ContainerVerbs, Launch
 from .live_server import LiveServer
 from .profiles import ResolvedProfile
 from .pulling import have_image
 from .refusal import refusal
 from .spawner import GPUSpawnerMixin
+from .storage_traits import StorageTraits
 from .user_network import UserNetworkTraits
 
 T = TypeVar("T")
@@ -42,7 +42,9 @@ _pools: dict[str, EnginePool] = {}
 _watches: dict[tuple[int, str], EngineWatch] = {}
 
 
-class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, DockerSpawner):
+class GPUDockerSpawner(
+    UserNetworkTraits, StorageTraits, GPUSpawnerMixin, ContainerVerbs, DockerSpawner
+):
     """Start each server with exactly the GPUs that the scheduler leased to it."""
 
     #: the engine's id of the container; empty = none
@@ -84,20 +86,6 @@ class GPUDockerSpawner(UserNetworkTraits, GPUSpawnerMixin, ContainerVerbs, Docke
         Seconds Docker may be silent during a call.
 
         Past it nothing is known about the call's effect, and nothing is given back.
-
-        .. versionadded:: 0.1
-        """,
-    )
-
-    home_path = AbsolutePath(
-        "/home/jovyan",
-        config=True,
-        help="""
-        Where the user's home volume is in the container.
-
-        A path. Each user has a named volume of their own, labelled with the owner's id; a user
-        created again under the same name does not get the old one. Empty = no home volume, and
-        files are lost at each stop.
 
         .. versionadded:: 0.1
         """,

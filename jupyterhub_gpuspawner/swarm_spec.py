@@ -70,9 +70,7 @@ def _mounts(
     mounts += [dict(mount) for mount in spawner.mount_binds]
     if spawner.home_path:
         name = home_name(identity.owner)
-        options = {
-            key: text.replace("{volume}", name) for key, text in spawner.home_options.items()
-        }
+        options = volumes.driver_options(spawner.home_options, name)
         mounts.append(
             service_spec.volume(
                 name,

@@ -9,8 +9,9 @@ tasks, takes tasks that are about to run for ended ones, and has Swarm start end
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from traitlets import Bool, Dict, Unicode, default
+from traitlets import Bool, TraitError, default, validate
 
 from .client import Granted
 from .docker_spec import limits_of
@@ -44,39 +45,6 @@ class GPUSwarmSpawner(GPUDockerSpawner):
 
     verbs = services
 
-    home_driver = Unicode(
-        "local",
-        config=True,
-        help="""
-        Volume driver of the users' homes.
-
-        A name; the driver has to be on every node. With ``local`` and without
-        ``home_options`` a home is on one node only: see ``home_per_node``.
-
-        .. versionadded:: 0.2
-        """,
-    )
-
-    home_options = Dict(
-        value_trait=Unicode(),
-        key_trait=Unicode(),
-        config=True,
-        help="""
-        Options of the volume driver of the users' homes.
-
-        A dict of texts. ``{volume}`` in a value becomes the volume's name. Example, for a
-        folder of each user on an NFS server that all nodes reach (the folders have to exist)::
-
-            c.GPUSwarmSpawner.home_options = {
-                "type": "nfs",
-                "o": "addr=10.0.0.5,rw,nfsvers=4",
-                "device": ":/homes/{volume}",
-            }
-
-        .. versionadded:: 0.2
-        """,
-    )
-
     home_per_node = Bool(
         False,
         config=True,
@@ -91,6 +59,15 @@ class GPUSwarmSpawner(GPUDockerSpawner):
         .. versionadded:: 0.2
         """,
     )
+
+    @validate("delete_homes")
+    def _homes_stay(self, proposal: Any) -> bool:
+        if proposal.value:
+            raise TraitError(
+                "delete_homes=True: homes are volumes of the nodes, which the Hub can't reach; "
+                "remove them there"
+            )
+        return False
 
     @default("network_name")
     def _overlay(self) -> str:

@@ -86,11 +86,18 @@ def slug(text: str) -> str:
 
 
 def ensure_home(
-    client: docker.DockerClient, *, username: str, owner: str, ledger: str
+    client: docker.DockerClient,
+    *,
+    username: str,
+    owner: str,
+    ledger: str,
+    driver: str = "local",
+    options: Mapping[str, str] | None = None,
 ) -> HomeVolume:
     """Find the home of ``owner``, or make it. May be repeated. Blocks: run it in the pool.
 
-    A home keeps the name it was made with, so a renamed user keeps it.
+    A home keeps the name it was made with, so a renamed user keeps it. ``driver`` and ``options``
+    (see :func:`driver_options`) are those of a new one.
 
     Raises
     ------
@@ -105,9 +112,22 @@ def ensure_home(
     wanted = labels.home_labels(ledger=ledger, user=username, owner=owner)
     # Docker answers a create for an existing name with the existing volume: its labels say
     # whose it is. Nothing can come between, unlike with a look before the create.
-    volume = cast("dict[str, Any]", client.api.create_volume(name=name, labels=wanted))
+    volume = cast(
+        "dict[str, Any]",
+        client.api.create_volume(
+            name=name,
+            driver=driver,
+            driver_opts=driver_options(options or {}, name),
+            labels=wanted,
+        ),
+    )
     check_home(name, volume.get("Labels"), owner)
     return HomeVolume(name=name, created=True)
+
+
+def driver_options(options: Mapping[str, str], name: str) -> dict[str, str]:
+    """Return options of a volume driver with ``{volume}`` replaced by the volume's name."""
+    return {key: text.replace("{volume}", name) for key, text in options.items()}
 
 
 def find_homes(client: docker.DockerClient, owner: str) -> list[str]:

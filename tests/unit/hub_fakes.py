@@ -135,7 +135,7 @@ class Api:
             raise docker.errors.ImageNotFound("404", answered(404), words)
         return {"Config": {"Cmd": self.images[ref]}}
 
-    def create_volume(self, name: str, labels: Any) -> dict[str, Any]:
+    def create_volume(self, name: str, labels: Any, **_: Any) -> dict[str, Any]:
         wanted = {"Name": name, "Labels": dict(labels)}
         return self.volumes_by_name.setdefault(name, wanted)
 

@@ -111,6 +111,7 @@ def test_the_options_are_found() -> None:
         "FairnessOptions",
         "PlaceOptions",
         "BudgetOptions",
+        "StorageTraits",
         "UserNetworkTraits",
     }
     names = {cls.__name__ for cls in configurables() if cls.class_traits(config=True)}
@@ -324,3 +325,34 @@ def test_a_wrong_option_of_the_service_is_one_line(
     (line,) = ended.stderr.strip().splitlines()
     assert word in line
     assert "Traceback" not in line
+
+
+@pytest.mark.parametrize(
+    ("mounts", "words"),
+    [
+        ({"data": "data"}, "want an absolute path in the container, not 'data'"),
+        ({"": "/data"}, "want the name of a volume or an absolute path"),
+        ({"data": 7}, 'want a path in the container, or {"bind": PATH, "mode": "ro"}; not 7'),
+        ({"data": {"mode": "ro"}}, "want a path in the container"),
+        ({"data": {"bind": "/d", "modes": "ro"}}, "want a path in the container"),
+        ({"data": {"bind": "/d", "mode": "r"}}, "mode is 'r'; allowed: rw, ro, z, Z"),
+    ],
+)
+def test_a_wrong_group_volume_is_named_with_its_group(
+    attempt: Callable[..., str | None], mounts: dict[str, Any], words: str
+) -> None:
+    said = attempt("GPUDockerSpawner", "group_volumes", {"vision": mounts})
+    assert said is not None
+    assert "group 'vision'" in said
+    assert words in said
+
+
+def test_homes_on_a_swarm_can_not_be_deleted_with_their_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    c = Config()
+    c.JupyterHub.spawner_class = "gpu-swarm"
+    c.GPUSwarmSpawner.delete_homes = True
+    with pytest.raises(SystemExit, match="delete_homes=True: homes are volumes of the nodes"):
+        setup(c)

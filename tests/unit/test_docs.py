@@ -29,6 +29,7 @@ from jupyterhub_gpuspawner.scheduler.policy import Budget
 from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.spawner import GPUSpawnerMixin
+from jupyterhub_gpuspawner.storage_traits import StorageTraits
 from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 from jupyterhub_gpuspawner.user_network import UserNetworkTraits
 from tests.unit.scheduler_world import GIB, World, gpu
@@ -108,7 +109,14 @@ def test_the_generated_pages_are_up_to_date() -> None:
 def test_every_option_of_ours_is_documented_and_every_documented_one_exists() -> None:
     documented = set(re.findall(r"^### c\.(\w+\.\w+)$", reference("options"), re.MULTILINE))
     ours = {f"GPUScheduler.{name}" for name in GPUScheduler.class_trait_names(config=True)}
-    parts = (GPUSpawnerMixin, LimitTraits, SchedulerLink, UserNetworkTraits, GPUDockerSpawner)
+    parts = (
+        GPUSpawnerMixin,
+        LimitTraits,
+        SchedulerLink,
+        UserNetworkTraits,
+        StorageTraits,
+        GPUDockerSpawner,
+    )
     for cls in parts:
         ours |= {f"GPUDockerSpawner.{name}" for name in cls.class_own_traits(config=True)}
     swarms = GPUSwarmSpawner.class_own_traits(config=True)
