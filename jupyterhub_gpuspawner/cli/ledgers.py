@@ -20,7 +20,7 @@ from ..store import transfer
 from ..store.tables import REVISION
 from .command import OK, Argument, Command, CommandError, Progress, say, say_json
 
-_CONFIG = Argument(
+CONFIG = Argument(
     name="--config FILE",
     help="the scheduler's configuration, which setup(c) writes: scheduler.json in its state_dir. "
     "Default: gpus/scheduler.json in GPUS_STATE_DIR, or in var/",
@@ -127,7 +127,7 @@ COMMANDS = (
         help="Copy an SQLite ledger to a new file, also while it is in use.\n\n"
         "The file appears complete or not at all, with mode 0600. For PostgreSQL it prints the "
         "command of pg_dump, and fails: nothing was backed up.",
-        arguments=(Argument(name="FILE", help="the new file"), _LEDGER, _CONFIG),
+        arguments=(Argument(name="FILE", help="the new file"), _LEDGER, CONFIG),
         run=_backup,
     ),
     Command(

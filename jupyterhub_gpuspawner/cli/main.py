@@ -13,11 +13,15 @@ from typing import Any
 from .. import __version__
 from ..errors import GPUSpawnerError
 from ..kinds import one_line
-from . import ledgers, storage
+from . import ledgers, live, storage
 from .command import FAILED, Command, Parser, add_arguments, note
 
 PROGRAM = "jupyterhub-gpuspawner"
-COMMANDS: tuple[Command, ...] = (*ledgers.COMMANDS, *storage.COMMANDS)
+COMMANDS: tuple[Command, ...] = (
+    *live.COMMANDS,
+    *ledgers.COMMANDS,
+    *storage.COMMANDS,
+)
 _END = """exit codes: 0 it worked; 1 it did not, and one line on standard error says why; 2 it was
 called in a wrong way; 130 it was interrupted"""
 

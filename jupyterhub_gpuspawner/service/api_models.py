@@ -16,6 +16,14 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Booked(_Answer):
+    """A window of time for which a device is booked."""
+
+    name: str
+    starts_at: float = Field(description="POSIX seconds")
+    ends_at: float = Field(description="POSIX seconds")
+
+
 class Device(_Answer):
     """A GPU, or a part of one."""
 
@@ -26,6 +34,7 @@ class Device(_Answer):
     node: str = Field(description="name of its machine")
     simulated: bool = Field(description="true = it only stands for a GPU")
     capability: list[int] | None = Field(description="CUDA compute capability, such as [9, 0]")
+    booked: list[Booked] = Field(description="windows of time for which it is booked")
     pools: list[str]
     state: str = Field(description="free, busy or unavailable")
     reason: str | None = Field(description="why it can't be given out now")

@@ -1,0 +1,187 @@
+"""Commands that ask the scheduler that runs: who holds what, who waits, and what to keep free."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..units import format_duration, format_memory
+from .command import OK, Argument, Command, Progress, say, say_json, table
+from .remote import WHERE, Remote
+
+#: an item of a list
+Row = Mapping[str, Any]
+#: head of a column -> what stands in it
+Columns = Mapping[str, Callable[[Row], str]]
+
+_DEVICES: Columns = {
+    "device": lambda row: str(row["id"]),
+    "machine": lambda row: f"{row['node']}:{row['index']}",
+    "model": lambda row: str(row["model"]) + (" SIMULATED" if row["simulated"] else ""),
+    "memory": lambda row: format_memory(row["memory"]),
+    "state": lambda row: str(row["state"]),
+    "used by": lambda row: str(row["used_by"]),
+    "why": lambda row: str(row["note"] or (row["explanation"] if row["state"] != "busy" else "")),
+}
+_NODES: Columns = {
+    "machine": lambda row: str(row["name"]),
+    "state": lambda row: str(row["state"]),
+    "memory granted": lambda row: format_memory(row["memory_granted"]),
+    "of": lambda row: format_memory(row["memory_budget"]),
+    "why": lambda row: str(row["explanation"]),
+}
+_LEASES: Columns = {
+    "lease": lambda row: str(row["id"]),
+    "server": lambda row: str(row["server"]),
+    "machine": lambda row: str(row["node"]),
+    "GPUs": lambda row: ",".join(str(index) for index in row["indexes"]) or "-",
+    "profile": lambda row: str(row["profile"]),
+    "state": lambda row: str(row["state"]),
+    "for": lambda row: _since(row["granted_at"]),
+    "left": lambda row: "-" if row["ends_at"] is None else _until(row["ends_at"]),
+}
+_QUEUE: Columns = {
+    "place": lambda row: str(row["position"]),
+    "request": lambda row: str(row["id"]) or "-",
+    "server": lambda row: str(row["server"]) or "somebody",
+    "GPUs": lambda row: str(row["gpus"]),
+    "waits": lambda row: _since(row["since"]),
+    "why": lambda row: str(row["message"]),
+}
+
+
+def _since(then: float) -> str:
+    return format_duration(max(0.0, time.time() - then))
+
+
+def _until(then: float) -> str:
+    left = then - time.time()
+    return format_duration(left) if left > 0 else "over"
+
+
+def _listing(path: str, columns: Columns) -> Callable[[argparse.Namespace], int]:
+    """A command's work: a list as a table or JSON."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        rows = Remote.of(arguments).list(path, Progress())
+        if arguments.json:
+            say_json(rows)
+        else:
+            say(_shown(rows, columns) if rows else "none")
+        return OK
+
+    return run
+
+
+def _shown(rows: Sequence[Row], columns: Columns) -> str:
+    return table(list(columns), [[cell(row) for cell in columns.values()] for row in rows])
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    remote, progress = Remote.of(arguments), Progress()
+    health = remote.health()
+    devices = remote.list("devices", progress)
+    nodes = remote.list("nodes", progress)
+    waiting = remote.list("queue", progress)
+    states = Counter(str(row["state"]) for row in devices)
+    free = Counter(str(row["model"]) for row in devices if row["state"] == "free")
+    found = {
+        "phase": health["phase"],
+        "message": health["message"],
+        "version": health["version"],
+        "machines": len(nodes),
+        "devices": dict(states),
+        "free": dict(free),
+        "waiting": len(waiting),
+        "simulated": any(row["simulated"] for row in devices),
+    }
+    if arguments.json:
+        say_json(found)
+        return OK
+    say(f"scheduler {health['version']}: {health['phase']}. {health['message']}".rstrip(". ") + ".")
+    kind = "SIMULATED GPUs" if found["simulated"] else "GPUs"
+    counts = ", ".join(f"{states[state]} {state}" for state in sorted(states)) or "none"
+    say(f"{kind} on {len(nodes)} machines: {counts}")
+    if free:
+        say("free: " + ", ".join(f"{count} {model}" for model, count in sorted(free.items())))
+    say(f"waiting: {len(waiting)}")
+    return OK
+
+
+def _setting(admin: str, done: str) -> Callable[[argparse.Namespace], int]:
+    """A command's work: keep free, or open."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        kind = "nodes" if arguments.node else "devices"
+        name = arguments.name
+        Remote.of(arguments).post(kind, name, "admin", admin=admin, note=arguments.note or "")
+        if arguments.json:
+            say_json({"name": name, "admin": admin})
+        else:
+            say(f"{name}: {done}")
+        return OK
+
+    return run
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    Remote.of(arguments).post("queue", arguments.request, "cancel")
+    if arguments.json:
+        say_json({"request": arguments.request, "cancelled": True})
+    else:
+        say(f"{arguments.request}: cancelled")
+    return OK
+
+
+def _keeping(name: str, admin: str, done: str, help: str) -> Command:
+    return Command(
+        name=name,
+        help=help,
+        arguments=(
+            Argument(name="NAME", help="UUID of the device, as `devices` shows it"),
+            Argument(name="--node", help="NAME is a machine, as `nodes` shows it"),
+            Argument(name="--note TEXT", help="why; shown to admins and kept in the journal"),
+            *WHERE,
+        ),
+        run=_setting(admin, done),
+    )
+
+
+def _list(name: str, columns: Columns, help: str) -> Command:
+    return Command(name=name, help=help, arguments=WHERE, run=_listing(name, columns))
+
+
+COMMANDS = (
+    Command(
+        name="status",
+        help="Say how the scheduler is, what is free, and how many wait.",
+        arguments=WHERE,
+        run=_status,
+    ),
+    _list("devices", _DEVICES, "List all GPUs, and who holds them."),
+    _list("nodes", _NODES, "List all machines."),
+    _list("leases", _LEASES, "List what servers hold."),
+    _list("queue", _QUEUE, "List who waits, the next one first."),
+    _keeping(
+        "cordon",
+        "cordoned",
+        "nothing new is granted on it",
+        "Keep a GPU or a machine free.\n\nWhat runs on it goes on.",
+    ),
+    _keeping(
+        "drain",
+        "draining",
+        "nothing new is granted on it; what runs there goes on to its end",
+        "Keep a GPU or a machine free, and mark it as to be emptied.\n\nWhat runs on it goes on.",
+    ),
+    _keeping("uncordon", "open", "open again", "Give a GPU or a machine out again."),
+    Command(
+        name="cancel",
+        help="Cancel a request that waits.",
+        arguments=(Argument(name="REQUEST", help="its id, as `queue` shows it"), *WHERE),
+        run=_cancel,
+    ),
+)

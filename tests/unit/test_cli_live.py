@@ -1,0 +1,145 @@
+"""The commands that ask a scheduler that runs, called as a program is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from jupyterhub_gpuspawner.cli.main import main
+from jupyterhub_gpuspawner.service import actor, runtime
+from tests.unit.service_world import TOKEN, World
+
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    monkeypatch.setattr(runtime, "OPEN_RETRY", 0.01)
+    monkeypatch.setattr(actor, "RETRY_FIRST", 0.01)
+    return World(tmp_path, simulate=3)
+
+
+class Admin:
+    """Somebody at the machine: the scheduler is found by its configuration."""
+
+    def __init__(self, world: World, folder: Path, said: Said) -> None:
+        self._said = said
+        folder.mkdir(exist_ok=True)
+        (folder / "service-token").write_text(TOKEN)
+        (folder / "service-token").chmod(0o600)
+        values = {"state_dir": str(folder), "url": f"http://{urlsplit(world.url).netloc}"}
+        self.config = folder / "scheduler.json"
+        self.config.write_text(json.dumps({"GPUScheduler": values}))
+
+    async def run(self, *words: str) -> tuple[int, str, str]:
+        """Exit code, output, errors."""
+        code = await asyncio.to_thread(main, [*words, "--config", str(self.config)])
+        said = self._said.readouterr()
+        return code, said.out, said.err
+
+    async def get(self, *words: str) -> Any:
+        """The JSON of a command that works."""
+        code, out, err = await self.run(*words, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+
+async def test_an_admin_sees_who_holds_what_and_who_waits(
+    world: World, tmp_path: Path, capsys: Said
+) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        assert (await admin.run("leases"))[1] == "none\n"
+        lease, _ = await world.run("alice", 2)
+        async with world.ask("bob", 2) as bob:
+            entry = (await bob.line())["entry"]
+            status = await admin.get("status")
+            devices = (await admin.run("devices"))[1].splitlines()
+            (row,) = await admin.get("leases")
+            queue = (await admin.run("queue"))[1].splitlines()
+            words = (await admin.run("status"))[1]
+    assert status["devices"] == {"busy": 2, "free": 1}
+    assert (status["phase"], status["waiting"], status["simulated"]) == ("serving", 1, True)
+    assert "SIMULATED GPUs on 1 machines: 2 busy, 1 free" in words
+    assert [line.split()[-1] for line in devices[1:3]] == ["alice", "alice"]
+    assert (row["id"], row["server"], len(row["devices"])) == (lease["id"], "alice", 2)
+    assert queue[1].split()[:4] == ["1", entry, "bob", "2"]
+
+
+async def test_a_gpu_is_kept_free_and_opened_again(
+    world: World, tmp_path: Path, capsys: Said
+) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        name = (await admin.get("devices"))[0]["id"]
+        code, out, _ = await admin.run("cordon", name, "--note", "the fan")
+        assert (code, out) == (0, f"{name}: nothing new is granted on it\n")
+        line = (await admin.run("devices"))[1].splitlines()[1]
+        assert "unavailable" in line
+        assert line.endswith("cordoned by service token: the fan")
+        assert await admin.get("uncordon", name) == {"name": name, "admin": "open"}
+        assert (await admin.get("devices"))[0]["state"] == "free"
+        node = (await admin.get("nodes"))[0]["name"]
+        await admin.get("drain", "--node", node)
+        assert (await admin.get("nodes"))[0]["reason"] == "node_cordoned"
+
+
+async def test_a_request_is_cancelled(world: World, tmp_path: Path, capsys: Said) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        await world.run("alice", 3)
+        async with world.ask("bob") as bob:
+            entry = (await bob.line())["entry"]
+            assert (await admin.run("cancel", entry))[:2] == (0, f"{entry}: cancelled\n")
+            await bob.until(event="refused", reason="cancelled")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("cordon", "GPU-nobodys"), "There is no such device."),
+        (("drain", "--node", "nobodys"), "There is no such node."),
+        (("cordon", "../internal"), "There is nothing at this address."),
+        (("cordon", "GPU-1", "--note", "two\nlines"), "note"),
+        (("cancel", "nobodys"), "no such request"),
+        (("devices", "--url", "hub.example.org"), "want http"),
+        (("devices", "--url", "http://127.0.0.1:1/"), "GPUS_TOKEN is not set"),
+    ],
+)
+async def test_what_can_not_be_done_is_one_line(
+    world: World,
+    tmp_path: Path,
+    capsys: Said,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    reason: str,
+) -> None:
+    monkeypatch.delenv("GPUS_TOKEN", raising=False)
+    async with world.running():
+        code, out, err = await Admin(world, tmp_path / "site", capsys).run(*words)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert reason in err
+
+
+async def test_a_scheduler_that_does_not_run_or_does_not_know_us_is_one_line(
+    world: World, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        monkeypatch.setenv("GPUS_TOKEN", "x" * 32)
+        code, _, err = await admin.run("status", "--url", world.url)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "not connected to a Hub" in err
+    code, _, err = await admin.run("status")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no answer (Connection refused); is the Hub running?" in err
