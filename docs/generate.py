@@ -68,6 +68,9 @@ ADVICE = {
     "start_timeout": "See `bind_deadline`, `start_deadline`, `start_timeout`, and Docker's speed.",
     "exited": "Read the last lines of its log, which the user sees too.",
     "out_of_memory": "Raise `mem_limit`, or have the user load less.",
+    "reclaimed": "Nothing; it was warned. See `reclaim_warning` and the profile's `length`.",
+    "too_long": "Nothing; it may be extended again later.",
+    "others_wait": "Nothing; the user may queue again.",
     "vanished": "Somebody ran `docker rm`: find out who.",
 }
 

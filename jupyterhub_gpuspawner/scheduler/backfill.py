@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from math import inf
 
 from . import bookings
-from .capacity import Capacity, Room, Want
+from .capacity import Capacity
 from .models import Device, Lease, Mode, Target
 from .placement import pick
+from .rooms import Room, Want
 from .tables import Tables
 
 #: shapes whose reservation is remembered; those that are first in line are few

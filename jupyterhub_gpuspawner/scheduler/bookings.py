@@ -17,7 +17,7 @@ from .decisions import BookingStored
 from .models import Booking, QueueEntry, Reason
 
 if TYPE_CHECKING:
-    from .capacity import Want
+    from .rooms import Want
     from .tables import Tables
 
 #: ids of devices

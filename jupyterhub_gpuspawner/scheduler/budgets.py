@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .models import Lease, Limits, QueueEntry, Reason
+from .models import Lease, Limits, QueueEntry, Reason, ServerKey
 from .policy import DAY, HOUR, Budget
 
 #: a Monday, in POSIX seconds
@@ -117,9 +117,11 @@ class Spent:
         """GPU seconds charged to the holder in the period of ``now``."""
         return max(self._sums.get((holder, period_of(budget, now)), 0.0), 0.0)
 
-    def not_now(self, entry: QueueEntry, seconds: float, now: float) -> Reason | None:
-        """Why a request that costs so many GPU seconds has to wait; None = it has not."""
-        for holder, budget in self._holders(entry.key.hub, entry.key.user, entry.groups):
+    def not_now(
+        self, key: ServerKey, groups: tuple[str, ...], seconds: float, now: float
+    ) -> Reason | None:
+        """Why what costs so many GPU seconds has to wait; None = it has not."""
+        for holder, budget in self._holders(key.hub, key.user, groups):
             if self.spent(holder, budget, now) + seconds > budget.hours * HOUR + _NOTHING:
                 return Reason.USER_BUDGET if holder[1] == "user" else Reason.GROUP_BUDGET
         return None

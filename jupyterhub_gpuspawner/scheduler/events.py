@@ -163,6 +163,15 @@ class AdminAsked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExtensionAsked:
+    """The user would like to keep a server longer."""
+
+    lease_id: str
+    #: the new end of its length, POSIX seconds
+    ends_at: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Booked:
     """An admin keeps devices for some users in a window of time."""
 
@@ -204,6 +213,7 @@ Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     NodeReconciled,
     NodeChanged,
     AdminAsked,
+    ExtensionAsked,
     Booked,
     BookingCancelled,
     SettingsChanged,

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from math import inf
 
 from . import bookings
-from .capacity import Capacity, Want
+from .capacity import Capacity
 from .fairshare import Account, Group, Usage
 from .models import QueueEntry
 from .policy import Fairness
+from .rooms import Want
 from .tables import Tables
 
 

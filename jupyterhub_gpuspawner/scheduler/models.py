@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from .policy import Budget, Fairness
+from .policy import Fairness
+from .policy import Limits as Limits
 
 
 class Text(str, Enum):
@@ -133,6 +134,8 @@ class Reason(Text):
     ABOVE_GROUP_LIMIT = "above_group_limit"
     ABOVE_USER_BUDGET = "above_user_budget"
     ABOVE_GROUP_BUDGET = "above_group_budget"
+    TOO_LONG = "too_long"
+    OTHERS_WAIT = "others_wait"
     BOOKING_REFUSED = "booking_refused"
     ADMIN_ONLY = "admin_only"
     QUEUE_FULL = "queue_full"
@@ -144,6 +147,7 @@ class Reason(Text):
     EXITED = "exited"
     OUT_OF_MEMORY = "out_of_memory"
     VANISHED = "vanished"
+    RECLAIMED = "reclaimed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,6 +316,8 @@ class Lease:
     note: str = ""
     #: the user was told that it will end
     warned: bool = False
+    #: when it will be stopped, as it was warned; None = it was not
+    stop_at: float | None = None
     #: its node does not answer: nothing is known
     uncertain: bool = False
     #: its stop hung
@@ -351,28 +357,6 @@ class Booking:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """How much one may hold at a time, in GPUs. None = unlimited."""
-
-    #: for each user without an entry in ``users``
-    per_user: int | None = None
-    #: by user name
-    users: dict[str, int] = field(default_factory=dict)
-    #: by group name; a user's groups all have to agree
-    groups: dict[str, int] = field(default_factory=dict)
-    #: GPU hours in each period, for each user without an entry in ``user_budgets``
-    user_budget: Budget | None = None
-    #: by user name; None = unlimited
-    user_budgets: dict[str, Budget | None] = field(default_factory=dict)
-    #: of all members of a group together, by group name
-    group_budgets: dict[str, Budget] = field(default_factory=dict)
-    #: waiting entries one user may have at a time
-    queued_per_user: int = 10
-    #: waiting entries of all users together; None = unlimited
-    queued_total: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The policy's numbers. Changing them never stops anything."""
 
@@ -391,6 +375,8 @@ class Settings:
     requeue_grace: float = 3600.0
     #: seconds after a restart for which GPUs are kept for those who waited before it
     return_grace: float = 30.0
+    #: seconds of warning before a server past its length is stopped for others; None = never
+    reclaim_warning: float | None = None
     #: pool -> patterns on names of nodes, e.g. ``{"a100": ("gpu-0*",)}``
     pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: who is served first

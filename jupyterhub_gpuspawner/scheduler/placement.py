@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .models import Claim, Device, Mode
 
 if TYPE_CHECKING:
-    from .capacity import Kind, Room, Want
+    from .rooms import Kind, Room, Want
     from .tables import Tables
 
 

@@ -1,4 +1,4 @@
-"""The numbers of fairness: who is served first, and when nobody may be passed any more."""
+"""The numbers of the policy: who is served first, who may hold how much."""
 
 from __future__ import annotations
 
@@ -37,6 +37,28 @@ class Budget:
     hours: float
     #: seconds
     period: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How much one may hold at a time, in GPUs. None = unlimited."""
+
+    #: for each user without an entry in ``users``
+    per_user: int | None = None
+    #: by user name
+    users: dict[str, int] = field(default_factory=dict)
+    #: by group name; a user's groups all have to agree
+    groups: dict[str, int] = field(default_factory=dict)
+    #: GPU hours in each period, for each user without an entry in ``user_budgets``
+    user_budget: Budget | None = None
+    #: by user name; None = unlimited
+    user_budgets: dict[str, Budget | None] = field(default_factory=dict)
+    #: of all members of a group together, by group name
+    group_budgets: dict[str, Budget] = field(default_factory=dict)
+    #: waiting entries one user may have at a time
+    queued_per_user: int = 10
+    #: waiting entries of all users together; None = unlimited
+    queued_total: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,17 +11,18 @@ is not back yet gets nothing, but what he could use is kept, so that nobody over
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from . import bookings, placement, quota
 from .backfill import Backfill, Reservation
-from .capacity import Allowed, Capacity, Kind, Room, Want
+from .capacity import Allowed, Capacity
 from .core import Core
 from .fairshare import Account, Usage
 from .line import Line, Place
-from .models import Claim, QueueEntry, Reason
+from .models import Claim, Lease, QueueEntry, Reason
 from .reasons import why_none
+from .rooms import Kind, Room, Want
 
 #: what is granted: to whom, where, what
 Grant = tuple[QueueEntry, str, tuple[Claim, ...]]
@@ -168,7 +169,9 @@ class Queue:
         own = quota.not_now(limits, place.entry, self._core.tables)
         if own is not None or not count or not self._core.spent.active:
             return own
-        return self._core.spent.not_now(place.entry, self._core.usage.price(place.entry), now)
+        entry = place.entry
+        price = self._core.usage.price(entry)
+        return self._core.spent.not_now(entry.key, entry.groups, price, now)
 
     def _grant(self, place: Place, room: Room, want: Want) -> Grant:
         entry, wished = place.entry, self.line.shapes.wished
@@ -193,6 +196,30 @@ class Queue:
             return head is None or self.backfill.may_pass(head, want, room, now)
 
         return allowed
+
+    # -- past their length -------------------------------------------------------------------
+
+    def stuck(self, now: float) -> Iterator[Want]:
+        """What those who wait would start now if there were room, in their order."""
+        self.follow()
+        self._look_at_bookings(now)
+        fits = self._fitting()
+        for entry in self.line.everybody(now):
+            place = self.line.places[entry.id]
+            if place.shape is None or place.shape.bit & fits:
+                continue
+            if self._limited(place, now) is None:
+                yield self.capacity.renewed(place.shape.want)
+
+    def wanted(self, lease: Lease, now: float) -> bool:
+        """Whether somebody who waits could use a device of the lease."""
+        tables, room = self._core.tables, self.capacity.rooms[lease.node]
+        devices = [tables.devices[id] for id in lease.devices if id in tables.devices]
+        return any(
+            room in self.capacity.homes(want) and self.backfill.touches(device, want)
+            for want in self.stuck(now)
+            for device in devices
+        )
 
     # -- the age guard -----------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from ..units import format_memory
 from . import filters
-from .capacity import Capacity, Room, Want
+from .capacity import Capacity
 from .models import GPURequest, Mode, Reason, Settings
+from .rooms import Room, Want
 from .tables import Tables
 
 

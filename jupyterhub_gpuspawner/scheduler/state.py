@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import bookings, entries, events, filters, inventory, leases, queue
+from . import bookings, entries, events, filters, inventory, leases, queue, reclaim
 from .core import Core
 from .decisions import Decision
 from .models import Reason, Settings
@@ -104,6 +104,8 @@ class SchedulerState:
             leases.expire(core, now)
             entries.expire(core, now)
             bookings.expire(core, now)
+        elif isinstance(event, events.ExtensionAsked):
+            reclaim.extension_asked(core, self._queue, event, now)
         else:
             HANDLERS[type(event)](core, event, now)
         # A pass leaves nothing that a second one would grant, so that one is due only when
@@ -111,6 +113,9 @@ class SchedulerState:
         if core.stirred or core.tables.version != self._seen or isinstance(event, events.Tick):
             self._grant_pass(now)
             core.stirred, self._seen = False, core.tables.version
+        if isinstance(event, events.Tick):
+            # whom nothing that is free could help
+            reclaim.look(core, self._queue, now)
         return core.decided
 
     def validate(self) -> None:

@@ -192,13 +192,14 @@ def _booked(state: SchedulerState) -> dict[str, Any]:
 
 
 class LeaseHandler(InternalHandler):
-    """``POST api/internal/leases/<lease>/taken|bind|running|stopping|ended``."""
+    """``POST api/internal/leases/<lease>/taken|bind|running|extend|stopping|ended``."""
 
     async def post(self, lease: str, verb: str) -> None:
         work = {
             "taken": self._taken,
             "bind": self._bind,
             "running": self._running,
+            "extend": self._extend,
             "stopping": self._stopping,
             "ended": self._ended,
         }[verb]
@@ -217,6 +218,11 @@ class LeaseHandler(InternalHandler):
     async def _running(self, lease: str, data: bytes) -> dict[str, Any]:
         bodies.read(bodies.Nothing, data)
         await self.desk.post(events.ContainerRunning(lease_id=lease))
+        return {}
+
+    async def _extend(self, lease: str, data: bytes) -> dict[str, Any]:
+        body = bodies.read(bodies.Extend, data)
+        await self.desk.post(events.ExtensionAsked(lease_id=lease, ends_at=body.ends_at))
         return {}
 
     async def _stopping(self, lease: str, data: bytes) -> dict[str, Any]:
@@ -246,7 +252,7 @@ def routes(prefix: str, desk: Any) -> list[tuple[str, type[JSONHandler], dict[st
         (f"{api}internal/bookings", BookingsHandler, with_desk),
         (f"{api}internal/bookings/{_ID}/cancel", BookingHandler, with_desk),
         (
-            f"{api}internal/leases/{_ID}/(taken|bind|running|stopping|ended)",
+            f"{api}internal/leases/{_ID}/(taken|bind|running|extend|stopping|ended)",
             LeaseHandler,
             with_desk,
         ),

@@ -74,6 +74,12 @@ class Ask(_Body):
     request: Request = Field(default_factory=lambda: Request.model_validate({}))
 
 
+class Extend(_Body):
+    """``POST leases/<id>/extend``. The new end, in POSIX seconds."""
+
+    ends_at: float = Field(ge=0, le=1e11)
+
+
 class Book(_Body):
     """``POST bookings``. Times are POSIX seconds."""
 

@@ -178,6 +178,20 @@ class PolicyOptions(FairnessOptions, BudgetOptions, PlaceOptions):
         """,
     ).tag(config=True)
 
+    reclaim_warning = Seconds(
+        None,
+        allow_none=True,
+        help="""Seconds of warning before a server past its length ends.
+
+        Only where a request waits that could use its GPUs, and not before the warning has run
+        out; a server within its length, or without one, is never stopped. The warning stands
+        on the GPUs page and in the log. None (the default) = a server past its length is left
+        alone. Example: ``"30m"``.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     @validate("memory_reserve")
     def _validate_reserve(self, proposal: Any) -> float:
         if not 0 <= proposal.value < 1:
@@ -220,6 +234,7 @@ class PolicyOptions(FairnessOptions, BudgetOptions, PlaceOptions):
             detach_grace=self.detach_grace,
             requeue_grace=self.requeue_grace,
             return_grace=self.return_grace,
+            reclaim_warning=self.reclaim_warning,
             pools=self.pools(),
             fairness=self.fairness(),
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from .. import units
 from ..scheduler.decisions import Decision, DeviceStored, EntryStored, LeaseStored, Noted
-from ..scheduler.models import EntryState, LeaseState, Reason, ServerKey
+from ..scheduler.models import EntryState, Lease, LeaseState, Reason, ServerKey
 from ..scheduler.state import SchedulerState
 
 #: one sentence for the user
@@ -48,6 +49,9 @@ REASONS: dict[Reason, str] = {
         "This machine's Docker belongs to another JupyterHub. Please tell an administrator."
     ),
     Reason.IMPOSSIBLE: "This can never be granted here.",
+    Reason.RECLAIMED: "The server was past its length, and others waited for its GPUs.",
+    Reason.TOO_LONG: "It may be extended by its own length from now, no more.",
+    Reason.OTHERS_WAIT: "Somebody waits for the GPUs, so it is not extended.",
     Reason.BOOKING_REFUSED: "This can't be booked.",
     Reason.ADMIN_ONLY: "Only an administrator may ask for GPUs by name.",
     Reason.TOO_MANY_REQUESTS: "You ask too often. Wait a little, then start the server again.",
@@ -71,6 +75,11 @@ def waiting(reason: Reason, ahead: int, simulated: bool = False) -> str:
     return f"{text} {people} ahead of yours."
 
 
+def clock_time(at: float) -> str:
+    """``14:05 UTC``."""
+    return time.strftime("%H:%M UTC", time.gmtime(at))
+
+
 def gpus(count: int) -> str:
     """``no GPU``, ``1 GPU``, ``2 GPUs``."""
     return "no GPU" if count == 0 else "1 GPU" if count == 1 else f"{count} GPUs"
@@ -88,12 +97,15 @@ class Announcer:
         self._asked: dict[str, float] = {}
         #: live leases, as they were last heard of
         self.leases: dict[str, LeaseState] = {}
+        #: lease -> when it will be stopped, as was said
+        self._stops: dict[str, float | None] = {}
 
     def prime(self, state: SchedulerState) -> None:
         """What a restored state holds was said before."""
         entries = state.tables.entries.values()
         self._asked = {entry.id: entry.submitted_at for entry in entries}
         self.leases = {lease.id: lease.state for lease in state.tables.leases.values()}
+        self._stops = {lease.id: lease.stop_at for lease in state.tables.leases.values()}
 
     def lines(self, decisions: list[Decision]) -> Iterator[str]:
         """One line for each thing that happened."""
@@ -108,6 +120,17 @@ class Announcer:
                     yield f"{safe(decision.device.id)}: {safe(note)}"
             elif isinstance(decision, Noted):
                 yield f"{safe(decision.subject or decision.kind)}: {safe(decision.text)}"
+
+    def _warning(self, lease: Lease) -> Iterator[str]:
+        """What a user should know before the server is stopped."""
+        known, self._stops[lease.id] = self._stops.get(lease.id), lease.stop_at
+        if not lease.live:
+            del self._stops[lease.id]
+        elif lease.stop_at is not None and known is None:
+            end = clock_time(lease.stop_at)
+            yield f"{_who(lease.key)}: past its length, and others wait: will be stopped at {end}"
+        elif lease.stop_at is None and known is not None:
+            yield f"{_who(lease.key)}: the warning is withdrawn"
 
     def _entry(self, stored: EntryStored) -> Iterator[str]:
         entry = stored.entry
@@ -124,6 +147,7 @@ class Announcer:
     def _lease(self, stored: LeaseStored) -> Iterator[str]:
         lease = stored.lease
         before = self.leases.get(lease.id)
+        yield from self._warning(lease)
         if before is lease.state:
             return
         self.leases[lease.id] = lease.state

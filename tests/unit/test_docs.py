@@ -24,7 +24,7 @@ from jupyterhub_gpuspawner.dockerspawner import GPUDockerSpawner
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.limit_traits import LimitTraits
 from jupyterhub_gpuspawner.profiles import parse_profiles
-from jupyterhub_gpuspawner.scheduler.models import Limits, Reason, Settings
+from jupyterhub_gpuspawner.scheduler.models import LeaseState, Limits, Reason, Settings
 from jupyterhub_gpuspawner.scheduler.policy import Budget
 from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
@@ -279,6 +279,7 @@ def make_world(
     hours: int = 0,
     course: int = 0,
     booked: int = 0,
+    warning: int = 0,
     **limits: int,
 ) -> World:
     groups = {} if students is None else {"students": students}
@@ -288,7 +289,9 @@ def make_world(
         "group_budgets": {"course": Budget(hours=course, period=week)} if course else {},
     }
     settings = Settings(
-        limits=Limits(groups=groups, **limits, **budgets), pools={"teaching": ("n*",)}
+        limits=Limits(groups=groups, **limits, **budgets),
+        pools={"teaching": ("n*",)},
+        reclaim_warning=warning * 60.0 or None,
     )
     world = World(*(gpu(f"g{k}", capability=(8, 0)) for k in range(gpus)), settings=settings)
     if booked:
@@ -322,7 +325,13 @@ def wanted(asks: str) -> dict[str, Any]:
 
 def play(world: World, who: str, asks: str) -> tuple[str, str]:
     """One row of a table: what became of the user, and why."""
-    user, *group = re.findall(r"[\w/]+", who)
+    if asks.endswith(" pass"):
+        for lease in list(world.state.tables.leases):
+            world.bind(lease)
+            world.running(lease)
+        world.tick(3600.0 * int(asks[0]))
+        return "", ""
+    user, *group = re.findall(r"[\w/]+", who) or [""]
     if asks == "stops":
         (lease,) = [i for i, v in world.state.tables.leases.items() if str(v.key) == user]
         world.bind(lease)
@@ -334,7 +343,21 @@ def play(world: World, who: str, asks: str) -> tuple[str, str]:
         except RefusedError as error:
             return "refused", error.reason
     waiting = dict(world.line())
+    if world.state.settings.reclaim_warning is not None and not asks and user not in waiting:
+        return after_its_length(world, user)
     return ("waits", waiting[user].value) if user in waiting else ("granted", "")
+
+
+def after_its_length(world: World, user: str) -> tuple[str, str]:
+    """What has become of a server whose length may be over."""
+    world.tick()
+    (lease,) = [v for v in world.state.tables.leases.values() if str(v.key) == user]
+    if lease.state is LeaseState.STOPPING:
+        world.gone(lease.id)
+        return "is stopped", str(lease.reason)
+    if lease.state is LeaseState.RESERVED:
+        return "granted", ""
+    return ("is warned" if lease.warned else "stays"), ""
 
 
 @pytest.mark.parametrize(("settings", "rows"), list(scenarios()))

@@ -63,6 +63,7 @@ POLICIES = (
     Settings(fairness=Fairness(shares=SHARES, priorities={"lab": 1}, half_life=100.0)),
     Settings(fairness=Fairness(by_usage=False, backfill=False), cpu_overcommit=0.25),
     Settings(fairness=Fairness(by_usage=False, priorities={"all": 2}, age_guard=None)),
+    Settings(reclaim_warning=1000.0, fairness=Fairness(shares=SHARES)),
 )
 
 requests = st.builds(
@@ -162,7 +163,19 @@ class Installation(RuleBasedStateMachine):
         if isinstance(event, events.Tick):
             for id, lease in before.items():
                 if lease.state is LeaseState.RUNNING:
-                    assert self.state.tables.leases[id].target is lease.target, "S11"
+                    self.check_end(lease, self.state.tables.leases[id])
+
+    def check_end(self, before: Lease, after: Lease) -> None:
+        """S11, L6: a server goes only after its length and a whole warning."""
+        if after.target is not before.target:
+            assert before.warned and before.stop_at is not None, "stopped without a warning"
+            assert before.stop_at <= self.now, "S11: stopped before its warned end"
+            assert before.ends_at is not None and before.ends_at <= self.now, "in its length"
+            assert any(id in self.attached for id in self.state.tables.queued_of.values())
+        elif after.warned and not before.warned:
+            assert before.ends_at is not None and before.ends_at <= self.now, "warned too early"
+            assert after.stop_at == self.now + 1000.0, "L6"
+            assert self.state.tables.queued_of, "warned for nobody"
 
     def check_release(self, lease: Lease, event: events.Event) -> None:
         if lease.container_id is None:
@@ -397,12 +410,20 @@ class Installation(RuleBasedStateMachine):
             )
         )
 
+    @rule(data=st.data(), seconds=st.sampled_from([30, 3000, 50_000]))
+    def extend(self, data: st.DataObject, seconds: int) -> None:
+        lease_id = self.some(data, LeaseState.RUNNING)
+        before = self.state.tables.leases.get(lease_id)
+        self.do(events.ExtensionAsked(lease_id=lease_id, ends_at=self.now + seconds))
+        after = self.state.tables.leases.get(lease_id)
+        assert before == after or after is None or not after.warned
+
     @precondition(lambda self: self.state.tables.bookings)
     @rule()
     def unbook(self) -> None:
         self.do(events.BookingCancelled(booking_id=min(self.state.tables.bookings)))
 
-    @rule(limit=limits, policy=st.sampled_from(range(5)))
+    @rule(limit=limits, policy=st.sampled_from(range(6)))
     def settings_change(self, limit: Limits, policy: int) -> None:
         states = {id: lease.state for id, lease in self.state.tables.leases.items()}
         self.relived = self.relived or policy == 2

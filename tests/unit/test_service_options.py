@@ -103,6 +103,8 @@ def test_the_scheduler_gets_the_numbers() -> None:
     )
     assert (settings.memory_reserve, settings.cpu_overcommit) == (0.1, 4.0)
     assert settings.bind_deadline == 60.0
+    assert settings.reclaim_warning is None
+    assert options(reclaim_warning="30m").settings().reclaim_warning == 1800.0
 
 
 def test_budgets_reach_the_scheduler() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from jupyterhub_gpuspawner.client import Ask, Granted, Queued
 from jupyterhub_gpuspawner.errors import RefusedError
-from jupyterhub_gpuspawner.scheduler.models import GPURequest
+from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
+from jupyterhub_gpuspawner.scheduler.models import GPURequest, Lease, Reason
 from jupyterhub_gpuspawner.service import runtime
 from jupyterhub_gpuspawner.service.pace import Pace
 from tests.unit.service_world import LEDGER, World
@@ -298,3 +299,37 @@ async def test_an_admins_booking_keeps_gpus_until_it_is_cancelled(world: World) 
             assert line["message"] == "The SIMULATED GPU is reserved."
             assert (await world.fetch("api/internal/bookings/exam/cancel", {})).code == 200
             assert (await stream.until(event="granted"))["lease"]["node"] == "n1"
+
+
+async def test_a_server_past_its_length_goes_for_somebody_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    world = World(tmp_path, simulate=1, reclaim_warning="30m")
+    async with world.running():
+        async with world.ask("alice", request={"count": 1, "length": 3600.0}) as stream:
+            lease = (await stream.until(event="granted"))["lease"]["id"]
+        container = world.engine.create(lease, "alice", devices=["SIMULATED-n1-0"])
+        await world.post(f"leases/{lease}/bind", {"container_id": container})
+        world.engine.start(container)
+        await world.post(f"leases/{lease}/running")
+        longer = {"ends_at": world.clock.now + 3600.0}
+        assert await world.post(f"leases/{lease}/extend", longer) == (200, {})
+        async with world.ask("bob") as stream:
+            await stream.until(event="queued")
+            code, refusal = await world.post(
+                f"leases/{lease}/extend", {"ends_at": world.clock.now + 3600.5}
+            )
+            assert (code, refusal["reason"]) == (409, "too_long")
+            world.clock.now += 3600.0
+            await world.until(lambda: any(v.id == lease and v.warned for v in stored(world)))
+            assert world.engine.removed == []
+            world.clock.now += 1800.0
+            await stream.until(event="granted")
+        assert world.engine.removed == [container]
+        over = {v.reason for v in stored(world) if v.id == lease and not v.live}
+        assert over == {Reason.RECLAIMED}
+
+
+def stored(world: World) -> list[Lease]:
+    return [d.lease for d in world.ledger.decisions() if isinstance(d, LeaseStored)]

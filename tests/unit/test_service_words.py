@@ -30,6 +30,20 @@ LEASE = Lease(
 )
 
 
+def test_a_warning_and_its_withdrawal_are_a_line_each() -> None:
+    announcer = Announcer()
+    running = replace(LEASE, state=LeaseState.RUNNING, container_id="c")
+    warned = replace(running, warned=True, stop_at=50_700.0)
+    over = replace(running, state=LeaseState.RELEASED, target=Target.GONE, released_at=7341.0)
+    decisions = [running, warned, warned, running, running, over]
+    lines = list(announcer.lines([LeaseStored(lease=lease) for lease in decisions]))
+    assert lines[1:3] == [
+        "alice/train: past its length, and others wait: will be stopped at 14:05 UTC",
+        "alice/train: the warning is withdrawn",
+    ]
+    assert len(lines) == 4
+
+
 def test_a_life_is_one_line_for_each_event() -> None:
     announcer = Announcer()
     running = replace(LEASE, state=LeaseState.RUNNING, container_id="c")
