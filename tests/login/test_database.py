@@ -1,4 +1,4 @@
-"""The commands for the Hub's database in docs/howto/run-it.md, run as they stand there."""
+"""The commands for the Hub's database in the how-tos, run as they stand there."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from jupyterhub import orm
 from jupyterhub.dbutil import _temp_alembic_ini
 
 ROOT = Path(__file__).resolve().parents[2]
-HOW_TO = (ROOT / "docs" / "howto" / "run-it.md").read_text()
 
 
-def command(word: str) -> str:
-    """The one command of the page with this word in it."""
-    blocks = re.findall(r"^```bash\n(.*?)^```$", HOW_TO, re.M | re.S)
+def command(page: str, word: str) -> str:
+    """The one command of a how-to with this word in it."""
+    text = (ROOT / "docs" / "howto" / f"{page}.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)
     (found,) = [block for block in blocks if word in block]
     return found
 
 
 def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command with the environment of a Hub whose files are in ``folder``."""
+    """Run a command where a Hub is started, with its environment; backups go to ``backup``."""
     programs = [str(Path(sys.executable).parent), os.environ["PATH"]]
     return subprocess.run(
-        ["bash", "-ec", text],
+        ["bash", "-ec", text.replace("/backup/", f"{folder}/backup/")],
         cwd=folder,
         env={
             "PATH": os.pathsep.join(programs),
             "PYTHONPATH": str(ROOT),
-            "GPUS_STATE_DIR": str(folder),
+            "GPUS_STATE_DIR": str(folder / "var"),
             "GPUS_PASSWORD": "long enough",
         },
         capture_output=True,
@@ -53,38 +53,39 @@ def users(file: Path) -> set[str]:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """The state folder of a Hub that knows ann."""
-    made = orm.new_session_factory(f"sqlite:///{tmp_path / 'jupyterhub.sqlite'}")()
+def place(tmp_path: Path) -> Path:
+    """Where a Hub that knows ann is started, with its state in ``var``."""
+    for name in ("var", "backup"):
+        (tmp_path / name).mkdir()
+    made = orm.new_session_factory(f"sqlite:///{tmp_path / 'var' / 'jupyterhub.sqlite'}")()
     made.add(orm.User(name="ann"))
     made.commit()
     made.close()
     made.get_bind().dispose()
+    shutil.copy(ROOT / "jupyterhub_config.py", tmp_path)
     return tmp_path
 
 
-def test_the_databases_are_backed_up_while_they_are_in_use(state: Path) -> None:
-    (state / "backup").mkdir()
-    held = orm.new_session_factory(f"sqlite:///{state / 'jupyterhub.sqlite'}")()
+def test_the_hubs_database_is_backed_up_while_it_is_in_use(place: Path) -> None:
+    held = orm.new_session_factory(f"sqlite:///{place / 'var' / 'jupyterhub.sqlite'}")()
     held.query(orm.User).all()
-    done = run(command("backup/jupyterhub.sqlite"), state)
+    done = run(command("back-up", "jupyterhub.sqlite"), place)
     held.close()
     held.get_bind().dispose()
     assert done.returncode == 0, done.stderr
-    assert users(state / "backup" / "jupyterhub.sqlite") == {"ann"}
+    assert users(place / "backup" / "jupyterhub.sqlite") == {"ann"}
 
 
 def test_a_database_of_an_older_hub_is_refused_until_the_command_of_the_page_has_run(
-    state: Path,
+    place: Path,
 ) -> None:
-    file = state / "jupyterhub.sqlite"
+    file = place / "var" / "jupyterhub.sqlite"
     with _temp_alembic_ini(f"sqlite:///{file}") as ini:
         older = [sys.executable, "-m", "alembic", "-c", ini, "downgrade", "-1"]
         subprocess.run(older, check=True, capture_output=True, timeout=300)
     with pytest.raises(orm.DatabaseSchemaMismatch, match="upgrade-db"):
         users(file)
-    shutil.copy(ROOT / "jupyterhub_config.py", state)
-    done = run(command("jupyterhub upgrade-db"), state)
+    done = run(command("run-it", "jupyterhub upgrade-db"), place)
     assert done.returncode == 0, done.stderr
     assert users(file) == {"ann"}
-    assert list(state.glob("jupyterhub.sqlite.*")), "no copy was kept"
+    assert list(file.parent.glob("jupyterhub.sqlite.*")), "no copy was kept"
