@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import Error
 
 from deploy.quickstart.trial import Site, TrialHub
 from tests.browser.conftest import chromium  # noqa: F401 (a fixture)
@@ -38,6 +40,7 @@ for profile in c.GPUDockerSpawner.profile_list:
 SITE = {
     "GPUS_LOGIN": "oidc",
     "GPUS_LOGIN_NAME": "the lab's login",
+    "GPUS_SUBDOMAINS": "yes",
     "GPUS_GROUP_MAP": '{"/lab/gpu": "research", "/lab/heads": ["research", "heads"], '
     '"/lab/course": "students"}',
     "GPUS_ALLOWED_GROUPS": "research, students",
@@ -66,18 +69,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def new_hub(engine: Any, stub_image: str, certificate: Path) -> TrialHub:
     """The Hub, not started yet: its address is known."""
-    return make_hub(engine, stub_image, Site(certificate=certificate))
-
-
-def make_hub(engine: Any, image: str, site: Site) -> TrialHub:
-    """A Hub with the shipped configuration, not started."""
-    return TrialHub(
-        image=image,
+    made = TrialHub(
+        image=stub_image,
         simulate=2,
         after=AFTER.format(cdi=str(engine.folder / "cdi")),
         env={"DOCKER_HOST": engine.base_url, "GPUS_BRIDGE_IP": engine.gateway},
-        site=site,
+        site=Site(certificate=certificate, host="gpus.localhost"),
     )
+    made.limit = 240
+    return made
 
 
 @pytest.fixture(scope="package")
@@ -89,7 +89,7 @@ def provider(
     if reason is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("provider")
-    made = providers.Provider(folder, f"{new_hub.base}/hub/oauth_callback")
+    made = providers.Provider(folder, f"{new_hub.public}/hub/oauth_callback")
     made.knows("head", "/lab/heads", "/lab/else")
     made.start()
     yield made
@@ -98,12 +98,12 @@ def provider(
 
 @pytest.fixture(scope="package")
 def hub(new_hub: TrialHub, provider: providers.Provider, docker_client: Any) -> Iterator[TrialHub]:
-    """The Hub, with TLS, and groups asked again before each start."""
+    """The Hub, with TLS, a host name for each user, and groups asked again before each start."""
     secret = new_hub.state / "client-secret"
     secret.write_text(provider.client_secret + "\n")
     new_hub.more(
         **SITE,
-        GPUS_PUBLIC_URL=new_hub.base,
+        GPUS_PUBLIC_URL=new_hub.public,
         GPUS_CLIENT_ID=provider.client_id,
         GPUS_CLIENT_SECRET_FILE=str(secret),
         GPUS_OIDC_AUTHORIZE_URL=f"{provider.base}/auth",
@@ -117,6 +117,23 @@ def hub(new_hub: TrialHub, provider: providers.Provider, docker_client: Any) -> 
         yield hub
 
 
+#: how Chromium says that it dropped what it was at because the machine's networks changed
+_UNSTEADY = re.compile(
+    "ERR_NETWORK_CHANGED|Failed to fetch|interrupted by another navigation|context was destroyed"
+)
+
+
+def steady(act: Callable[[], Any]) -> Any:
+    """Do it again where Chromium gave up because a network came or went, as Docker's do."""
+    for _ in range(5):
+        try:
+            return act()
+        except Error as error:
+            if not _UNSTEADY.search(str(error)):
+                raise
+    return act()
+
+
 class Somebody:
     """A person at a browser of their own, who has an account at the provider."""
 
@@ -125,19 +142,22 @@ class Somebody:
         self.name = name
         self._hub = hub
 
-    def sign_in(self, where: str = "/hub/home") -> None:
-        """By the button of the Hub and the page of the provider, wherever that leads."""
-        self.page.context.clear_cookies()
-        self.page.goto(f"/hub/login?next={where}")
-        self.page.get_by_role("button", name="Sign in with the lab's login").click()
-        self.give_name()
+    def go(self, path: str) -> Any:
+        """Open a page; the answer."""
+        return steady(lambda: self.page.goto(path))
 
-    def give_name(self) -> None:
-        """The page of the provider."""
+    def sign_in(self) -> None:
+        """By the button of the Hub and the page of the provider, wherever that leads."""
+        steady(self._sign_in)
+
+    def _sign_in(self) -> None:
+        self.page.context.clear_cookies()
+        self.page.goto("/hub/login?next=/hub/home")
+        self.page.get_by_role("button", name="Sign in with the lab's login").click()
         self.page.locator("input[name=login]").fill(self.name)
         self.page.locator("input[name=password]").fill("any will do")
         self.page.get_by_role("button", name="Sign-in").click()
-        self.page.wait_for_url(f"{self._hub.base}/**")
+        self.page.wait_for_url(f"{self._hub.public}/**")
 
     def text(self) -> str:
         """What the page shows."""
@@ -145,12 +165,18 @@ class Somebody:
 
     def form(self) -> str:
         """What the spawn form shows."""
-        self.page.goto(f"/hub/spawn/{self.name}")
+        self.go(f"/hub/spawn/{self.name}")
         return self.text()
 
     def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """A call of the Hub's REST API from the person's page: status and answer."""
-        found = self.page.evaluate(
+        found = steady(lambda: self._fetch(method, path, body))
+        return found[0], found[1]
+
+    def _fetch(self, method: str, path: str, body: Any) -> Any:
+        if not self.page.evaluate("Boolean(window.jhdata)"):
+            self.page.goto("/hub/home")
+        return self.page.evaluate(
             """async ([method, path, body]) => {
                 const answer = await fetch("/hub/api" + path, {
                     method, headers: {
@@ -164,7 +190,6 @@ class Somebody:
             }""",
             [method, path, body],
         )
-        return found[0], found[1]
 
 
 @pytest.fixture
@@ -180,7 +205,7 @@ def somebody(
 
     def come(name: str, *groups: str) -> Somebody:
         provider.knows(name, *groups)
-        context = chromium.new_context(base_url=hub.base, ignore_https_errors=True)
+        context = chromium.new_context(base_url=hub.public, ignore_https_errors=True)
         context.set_default_timeout(STEP)
         made.append(Somebody(context.new_page(), hub, name))
         return made[-1]

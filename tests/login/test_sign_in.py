@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from playwright.sync_api import expect
 
 from deploy.quickstart.trial import wait_for
@@ -14,17 +16,31 @@ TOO_MANY = "You may hold fewer GPUs than the 2 you asked for."
 def test_a_member_of_a_group_signs_in_and_starts_the_profile_of_the_group(hub, provider, somebody):
     ann = somebody("ann", "/lab/gpu")
     ann.sign_in()
-    expect(ann.page).to_have_url(f"{hub.base}/hub/home")
+    expect(ann.page).to_have_url(f"{hub.public}/hub/home")
     status, me = ann.api("GET", "/user")
     assert (status, me["name"], me["groups"], me["admin"]) == (200, "ann", ["research"], False)
     assert "Two GPUs" in ann.form()
-    ann.page.goto("/hub/spawn/ann?profile=gpu2")
-    ann.page.wait_for_url("**/user/ann/**", timeout=60_000)
+    assert ann.api("POST", "/users/ann/server", {"profile": "gpu2"})[0] in (201, 202)
+    wait_for("the server", 120, lambda: ann.api("GET", "/users/ann")[1]["servers"][""]["ready"])
     assert len(hub.busy()) == 2
+
+    # her server and the page of GPUs are at host names of their own, where the Hub's cookie is not
+    ann.go("/user/ann/")
+    own = urlsplit(hub.public)._replace(netloc=f"ann.{urlsplit(hub.public).netloc}")
+    assert ann.page.url.startswith(f"{own.geturl()}/user/ann/")
+    cookies = ann.page.context.cookies(own.geturl())
+    assert "jupyterhub-hub-login" not in {cookie["name"] for cookie in cookies}
+    ann.go("/hub/home")
+    # the Hub's menu leaves the port out, which is right for a site's 443
+    link = ann.page.locator("a.dropdown-item", has_text="gpus").get_attribute("href")
+    ann.go(f"https://{urlsplit(link).hostname}:{own.port}/services/gpus/")
+    assert "SIMULATED" in ann.text() and "ann" in ann.text()
+    home = ann.page.get_by_role("link", name="Home").get_attribute("href")
+    assert home == f"{hub.public}/hub/home"
 
     # the group goes; what the Hub has stored of the last start opens nothing
     provider.knows("ann", "/lab/course")
-    ann.page.goto("/hub/home")
+    ann.go("/hub/home")
     assert ann.api("DELETE", "/users/ann/server")[0] in (202, 204)
     wait_for("the end of the server", 60, lambda: not hub.busy())
     ann.sign_in()
@@ -40,7 +56,7 @@ def test_who_is_not_in_the_group_of_a_profile_gets_it_by_no_door(hub, somebody):
     bob.sign_in()
     form = bob.form()
     assert "One GPU" in form and "Two GPUs" not in form
-    bob.page.goto("/hub/spawn/bob?profile=gpu2")
+    bob.go("/hub/spawn/bob?profile=gpu2")
     expect(bob.page.locator(".spawn-error-msg")).to_contain_text("is not open to your groups")
     status, answer = bob.api("POST", "/users/bob/server", {"profile": "gpu2"})
     assert status == 400
@@ -76,9 +92,9 @@ def test_a_new_group_counts_from_the_next_login_and_the_last_one_lost_ends_the_s
     assert answer["message"] == 'Profile "gpu2" is not open to your groups.'
     # she opens the login again in the same browser, where she is still signed in
     provider.knows("carol")
-    carol.page.goto("/hub/oauth_login")
+    carol.go("/hub/oauth_login")
     expect(carol.page.locator("h1")).to_contain_text("403")
-    carol.page.goto("/hub/home")
+    carol.go("/hub/home")
     expect(carol.page.get_by_role("button", name="Sign in with the lab's login")).to_be_visible()
 
 
@@ -87,11 +103,11 @@ def test_admin_rights_come_and_go_with_a_group(hub, provider, somebody):
     fred.sign_in()
     _, me = fred.api("GET", "/user")
     assert (me["admin"], me["groups"]) == (True, ["heads", "research"])
-    assert fred.page.goto("/hub/admin").status == 200
+    assert fred.go("/hub/admin").status == 200
     provider.knows("fred", "/lab/gpu")
     fred.sign_in()
     assert fred.api("GET", "/user")[1]["admin"] is False
-    assert fred.page.goto("/hub/admin").status == 403
+    assert fred.go("/hub/admin").status == 403
 
 
 def test_a_provider_that_is_away_is_a_readable_page_and_costs_nobody_anything(
@@ -99,10 +115,9 @@ def test_a_provider_that_is_away_is_a_readable_page_and_costs_nobody_anything(
 ):
     gina, hans = somebody("gina", "/lab/course"), somebody("hans", "/lab/course")
     gina.sign_in()
-    hans.page.goto("/hub/login?next=/hub/home")
     provider.stop()
     try:
-        hans.page.get_by_role("button", name="Sign in with the lab's login").click()
+        hans.go("/hub/oauth_login")
         expect(hans.page.locator("h1")).to_contain_text("503")
         assert "the lab's login does not answer, so nobody can sign in right now" in hans.text()
         # who is signed in goes on, with the groups that were known
@@ -112,12 +127,12 @@ def test_a_provider_that_is_away_is_a_readable_page_and_costs_nobody_anything(
     finally:
         provider.start()
     hans.sign_in()
-    expect(hans.page).to_have_url(f"{hub.base}/hub/home")
+    expect(hans.page).to_have_url(f"{hub.public}/hub/home")
 
 
 def test_who_gives_up_at_the_provider_reads_so(hub, somebody):
     ida = somebody("ida", "/lab/course")
-    ida.page.goto("/hub/oauth_login")
+    ida.go("/hub/oauth_login")
     ida.page.get_by_text("[ Cancel ]").click()
     expect(ida.page.locator("h1")).to_contain_text("400")
     assert "OAuth error: End-User aborted interaction" in ida.text()
