@@ -74,6 +74,9 @@ class Lease(_Answer):
     trouble: list[str] = Field(description="what is wrong with its GPUs")
     granted_at: float = Field(description="POSIX seconds")
     ends_at: float | None = Field(description="POSIX seconds; null = no length was asked for")
+    stop_at: float | None = Field(
+        description="POSIX seconds; it is warned, and will be stopped then for others. null = not"
+    )
 
 
 class Place(_Answer):

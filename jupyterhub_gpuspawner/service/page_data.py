@@ -11,7 +11,7 @@ from ..scheduler.state import SchedulerState
 from . import waiters
 from .identity import HUB
 from .summary import device_row, devices_of, node_row
-from .words import REASONS, clock_time
+from .words import REASONS
 
 #: shown instead of another user's name
 SOMEBODY = "in use"
@@ -94,7 +94,7 @@ def _lease(state: SchedulerState, lease: Lease, starved: Collection[str]) -> dic
         "trouble": list(dict.fromkeys(_trouble(state, lease))),
         "granted_at": lease.granted_at,
         "ends_at": lease.ends_at,
-        "stop_at": "" if lease.stop_at is None else clock_time(lease.stop_at),
+        "stop_at": lease.stop_at,
     }
 
 

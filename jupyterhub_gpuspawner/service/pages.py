@@ -26,6 +26,7 @@ from .hub_user import HubUser, need_hub
 from .options import PREFIX
 from .page_data import Viewer, page_data
 from .web import bearer, has_token
+from .words import clock_time
 
 if TYPE_CHECKING:
     from .desk import Desk
@@ -40,6 +41,7 @@ templates = Environment(
 )
 templates.filters["memory"] = units.format_memory
 templates.filters["duration"] = units.format_duration
+templates.filters["clock_time"] = clock_time
 
 
 class HubPage(HubUser, RequestHandler):

@@ -285,3 +285,25 @@ async def test_an_early_request_is_not_led_to_another_host(
             f"{host}//evil.example{service_world.PREFIX}", follow_redirects=False
         )
         assert (answer.code, answer.body) == (200, b"The scheduler is starting.")
+
+
+async def test_who_is_warned_reads_when_the_server_will_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_in: Any
+) -> None:
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    world = World(tmp_path, simulate=1, reclaim_warning="30m")
+    log_in({"name": "alice"})
+    async with world.running():
+        async with world.ask("alice", request={"count": 1, "length": 3600.0}) as stream:
+            lease = (await stream.until(event="granted"))["lease"]["id"]
+        container = world.engine.create(lease, "alice", devices=["SIMULATED-n1-0"])
+        await world.post(f"leases/{lease}/bind", {"container_id": container})
+        world.engine.start(container)
+        await world.post(f"leases/{lease}/running")
+        async with world.ask("bob") as stream:
+            await stream.until(event="queued")
+            world.clock.now += 3600.0
+            await world.until(lambda: any('"warned": true' in row for row in world.ledger.rows))
+            page = await soup(world)
+    # 1_000_000 s + 1 h + 30 min
+    assert "it will be stopped at 15:16 UTC" in page.get_text()
