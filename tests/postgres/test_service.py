@@ -179,7 +179,9 @@ def hub(
     cluster.start()
     urls = [cluster.url(cluster.database()) for _ in range(2)]
     after = BOTH.format(hub=urls[0], ledger=urls[1])
-    with run_hub(make_hub(engine, stub_image, after), docker_client) as made:
+    trial = make_hub(engine, stub_image, after)
+    trial.limit = 180.0  # two starts beside a database server, where the machine is busy
+    with run_hub(trial, docker_client) as made:
         yield made, urls[1]
 
 
