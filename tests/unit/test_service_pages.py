@@ -14,7 +14,7 @@ from jupyterhub_gpuspawner.errors import LedgerFull
 from jupyterhub_gpuspawner.scheduler.events import NodeReported
 from jupyterhub_gpuspawner.scheduler.models import DeviceStatus, Health
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
-from jupyterhub_gpuspawner.service import actor, app, pages, runtime
+from jupyterhub_gpuspawner.service import actor, app, pages, runtime, waiting
 from tests.unit import service_world
 from tests.unit.service_world import FakeLedger, World
 
@@ -265,10 +265,18 @@ async def test_who_asks_for_a_page_early_gets_it_when_it_is_there(
         app.add_api(web, prefix, desk)
         made.append(web)
 
+    waits = asyncio.Event()
+    happens = waiting.happens
+
+    async def seen(event: asyncio.Event, limit: float) -> bool:
+        waits.set()
+        return await happens(event, limit)
+
     monkeypatch.setattr(service_world, "add_routes", api_first)
     async with world.running():
+        monkeypatch.setattr(waiting, "happens", seen)
         asked = asyncio.ensure_future(world.fetch("metrics", token=None))
-        assert (await world.fetch("api/health")).code == 200
+        await asyncio.wait_for(waits.wait(), 10)
         assert not asked.done()
         app.add_pages(made[0], service_world.PREFIX, world.desk)
         answer = await asked
