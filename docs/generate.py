@@ -71,6 +71,7 @@ ADVICE = {
     "reclaimed": "Nothing; it was warned. See `reclaim_warning` and the profile's `length`.",
     "too_long": "Nothing; it may be extended again later.",
     "others_wait": "Nothing; the user may queue again.",
+    "evicted": "Ask who did it: the journal says.",
     "vanished": "Somebody ran `docker rm`: find out who.",
 }
 

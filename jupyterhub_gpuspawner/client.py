@@ -99,6 +99,16 @@ class Granted:
     injection: Injection
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """What the service says to a reported end."""
+
+    #: its devices are free
+    released: bool
+    #: why the scheduler or an admin has stopped it, for its user; empty = they have not
+    why: str = ""
+
+
 class SchedulerClient:
     """HTTP client of the scheduler service. One per Hub process; safe to share.
 
@@ -226,11 +236,11 @@ class SchedulerClient:
 
     async def ended(
         self, lease: str, *, reason: str, note: str, exit_code: int | None, oom: bool
-    ) -> bool:
-        """Report an end. The service looks for itself; True = its devices are free."""
+    ) -> End:
+        """Report an end. The service looks for itself."""
         body = {"reason": reason, "note": note, "exit_code": exit_code, "oom": oom}
         answer = await self._call("POST", _lease(lease, "ended"), body)
-        return bool(answer.get("released"))
+        return End(released=bool(answer.get("released")), why=str(answer.get("why") or ""))
 
     async def summary(self) -> dict[str, Any]:
         """Devices, nodes and queue length as the service sees them now."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import docker.errors
 
+from .client import End
 from .engine.containers import ExitReport
 from .engine.observe import Observation
 from .errors import EngineError, ServerDied
@@ -116,7 +117,11 @@ class Ending:
         self._forget(container_id)
         if lease:
             kind = Reason.VANISHED if report is None else Reason.EXITED
-            await self._tell(lease, kind, text, report)
+            why = await self._tell(lease, kind, text, report)
+            if why:
+                # what the container shows is how it ended, and not who wanted that
+                spawner.last_end = LastEnd(text=why)
+                text = why
         return text
 
     def _was_docker(self, end: LastEnd, exit_code: int | None) -> None:
@@ -135,9 +140,16 @@ class Ending:
         if self._spawner.object_id == container_id:
             self._spawner.object_id = ""
 
-    async def _tell(self, lease: str, kind: Reason, note: str, report: ExitReport | None) -> None:
-        spawner = self._spawner
-        await spawner.hint(tell_ended(spawner.scheduler, lease, kind, note, report))
+    async def _tell(self, lease: str, kind: Reason, note: str, report: ExitReport | None) -> str:
+        """Report the end; why the scheduler wanted it, in words for the user, if it did."""
+        why: list[str] = []
+
+        async def tell() -> None:
+            ended = await tell_ended(self._spawner.scheduler, lease, kind, note, report)
+            why.append(ended.why)
+
+        await self._spawner.hint(tell())
+        return "".join(why)
 
     def words(self, report: ExitReport | None) -> tuple[str, str]:
         """How it ended, and its last lines."""
@@ -158,13 +170,14 @@ class Ending:
 
 async def tell_ended(
     scheduler: Any, lease: str, kind: Reason, note: str, report: ExitReport | None
-) -> None:
+) -> End:
     """Report an end to the scheduler, with what the engine said of it."""
     oom = report is not None and report.oom
-    await scheduler.ended(
+    ended: End = await scheduler.ended(
         lease,
         reason=(Reason.OUT_OF_MEMORY if oom else kind).value,
         note=note[:500],
         exit_code=report.exit_code if report is not None else None,
         oom=oom,
     )
+    return ended

@@ -136,6 +136,16 @@ def _cancel(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _evict(arguments: argparse.Namespace) -> int:
+    lease = arguments.lease
+    Remote.of(arguments).post("leases", lease, "evict", message=arguments.message or "")
+    if arguments.json:
+        say_json({"lease": lease, "evicted": True})
+    else:
+        say(f"{lease}: its server is being stopped")
+    return OK
+
+
 def _keeping(name: str, admin: str, done: str, help: str) -> Command:
     return Command(
         name=name,
@@ -178,6 +188,16 @@ COMMANDS = (
         "Keep a GPU or a machine free, and mark it as to be emptied.\n\nWhat runs on it goes on.",
     ),
     _keeping("uncordon", "open", "open again", "Give a GPU or a machine out again."),
+    Command(
+        name="evict",
+        help="Stop a server.\n\nIts user reads the message on the spawn page.",
+        arguments=(
+            Argument(name="LEASE", help="as `leases` shows it"),
+            Argument(name="--message TEXT", help="what its user reads, in one line"),
+            *WHERE,
+        ),
+        run=_evict,
+    ),
     Command(
         name="cancel",
         help="Cancel a request that waits.",

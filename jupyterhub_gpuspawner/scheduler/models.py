@@ -148,6 +148,7 @@ class Reason(Text):
     OUT_OF_MEMORY = "out_of_memory"
     VANISHED = "vanished"
     RECLAIMED = "reclaimed"
+    EVICTED = "evicted"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -182,6 +182,20 @@ class CancelHandler(APIHandler):
         return self.caller.acts or self.caller.viewer.owns(found.key)
 
 
+class EvictHandler(APIHandler):
+    """Stops somebody's server."""
+
+    async def post(self, lease: str) -> None:
+        async def evict() -> BaseModel | None:
+            body = bodies.read(bodies.Evict, self.request.body)
+            if not await self.desk.evict(lease, self.caller.name, body.message):
+                self.fail(404, "not_found", "There is no such lease.")
+                return None
+            return models.Done()
+
+        await self.reply(evict)
+
+
 class DocumentHandler(JSONHandler):
     """``GET api/openapi.json``: this API, for programs. No token."""
 
@@ -237,6 +251,17 @@ OPERATIONS: list[tuple[Operation, type[APIHandler]]] = [
             reads_all=True,
         ),
         JournalHandler,
+    ),
+    (
+        Operation(
+            method="post",
+            path="leases/{id}/evict",
+            summary="Stop a server; its user reads the message. The GPUs are free when it is gone.",
+            answer=models.Done,
+            body=bodies.Evict,
+            acts=True,
+        ),
+        EvictHandler,
     ),
     _keep_free("devices/{id}/admin", "device"),
     _keep_free("nodes/{id}/admin", "machine"),

@@ -231,7 +231,8 @@ class LeaseHandler(InternalHandler):
         return {}
 
     async def _ended(self, lease: str, data: bytes) -> dict[str, Any]:
-        return {"released": await self.desk.ended(lease, bodies.read(bodies.Ended, data))}
+        released = await self.desk.ended(lease, bodies.read(bodies.Ended, data))
+        return {"released": released, "why": self.desk.why_stopped(lease)}
 
 
 async def _finish(handler: InternalHandler, work: Any) -> None:

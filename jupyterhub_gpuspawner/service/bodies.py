@@ -127,6 +127,12 @@ class SetAdmin(_Body):
     note: _Line = Field("", description="why; for other admins and the journal")
 
 
+class Evict(_Body):
+    """``POST leases/<id>/evict``."""
+
+    message: _Line = Field("", description="what the user of the server reads")
+
+
 def read(model: type[B], data: bytes) -> B:
     """Read a body; an empty one counts as ``{}``. Raises ``RequestError`` with one line."""
     try:

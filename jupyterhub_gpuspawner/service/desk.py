@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from ..errors import LedgerError
 from ..scheduler import events
-from ..scheduler.models import Injection, Reason, Text
+from ..scheduler.decisions import Noted
+from ..scheduler.models import Injection, Lease, Reason, Text
 from ..scheduler.state import SchedulerState
 from ..store.replay import JournalRow
 from . import waiting
@@ -23,13 +24,15 @@ from .metrics import Metrics
 from .pace import Pace
 from .reconciler import Reconciler
 from .waiters import Waiter, Waiters
-from .words import REASONS
+from .words import REASONS, why_stopped
 
 log = logging.getLogger("gpus")
 T = TypeVar("T")
 
 #: seconds to look for the proof of an end while the Hub waits for the answer
 SETTLE_LIMIT = 12.0
+#: stopped servers whose users are told why
+REMEMBERED = 1000
 _UUID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -77,6 +80,8 @@ class Desk:
             reason=Reason.SCHEDULER_STARTING,
             message=REASONS[Reason.SCHEDULER_STARTING],
         )
+        #: lease id -> what the user of a server that we have stopped shall read
+        self._whys: dict[str, str] = {}
         self._managed = bool(boot_id)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -152,6 +157,31 @@ class Desk:
         if self.reconciler is not None:
             self.reconciler.hub_stops(lease)
         await actor.post(events.StopWanted(lease_id=lease, reason=reason))
+
+    def remember(self, lease: Lease) -> None:
+        """Keep what the user of a stopped server shall read, until the Hub notices the end."""
+        why = why_stopped(lease)
+        if why:
+            self._whys[lease.id] = why
+            while len(self._whys) > REMEMBERED:
+                del self._whys[next(iter(self._whys))]
+
+    def why_stopped(self, lease: str) -> str:
+        """Why we have stopped a server, for its user; empty = we have not."""
+        return self._whys.get(lease, "")
+
+    async def evict(self, lease: str, who: str, message: str) -> bool:
+        """Stop a server for an admin; False = there is no such lease. LedgerError."""
+        actor = self._open()
+        found = await actor.read(lambda state: state.tables.leases.get(lease))
+        if found is None:
+            return False
+        said = f": {message}" if message else ""
+        await actor.post(
+            Noted(kind="admin", subject=str(found.key), text=f"evicted by {who}{said}")
+        )
+        await actor.post(events.StopWanted(lease_id=lease, reason=Reason.EVICTED, note=message))
+        return True
 
     async def ended(self, lease: str, body: Ended) -> bool:
         """The Hub says that a server has ended; whether its devices are free."""

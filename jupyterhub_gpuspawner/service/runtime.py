@@ -200,6 +200,7 @@ class Runtime:
         if leases:
             self._bound = _bound(state)
         for lease in leases:
+            self._desk.remember(lease)
             self._act(state, lease)
 
     def _act(self, state: SchedulerState, lease: Lease) -> None:

@@ -50,6 +50,7 @@ REASONS: dict[Reason, str] = {
     ),
     Reason.IMPOSSIBLE: "This can never be granted here.",
     Reason.RECLAIMED: "The server was past its length, and others waited for its GPUs.",
+    Reason.EVICTED: "An administrator stopped the server.",
     Reason.TOO_LONG: "It may be extended by its own length from now, no more.",
     Reason.OTHERS_WAIT: "Somebody waits for the GPUs, so it is not extended.",
     Reason.BOOKING_REFUSED: "This can't be booked.",
@@ -62,6 +63,20 @@ REASONS: dict[Reason, str] = {
     Reason.OUT_OF_MEMORY: "The server used more memory than its limit and was killed.",
     Reason.VANISHED: "The server's container was removed from outside.",
 }
+
+
+#: ends that neither the user nor the server has caused
+OURS = (Reason.RECLAIMED, Reason.EVICTED)
+
+
+def why_stopped(lease: Lease) -> str:
+    """What the user of a stopped server reads, where it was not the user's wish; else empty."""
+    if lease.reason not in OURS:
+        return ""
+    if lease.reason is Reason.EVICTED:
+        said = f": {lease.note}" if lease.note else ""
+        return f"stopped by an administrator{said}"
+    return "stopped: it was past its length, and others waited for its GPUs"
 
 
 def waiting(reason: Reason, ahead: int, simulated: bool = False) -> str:

@@ -47,6 +47,7 @@ EXAMPLES = {
     "api/journal": "api/journal",
     "api/queue/ID/cancel": "api/queue/nobodys/cancel",
     "api/devices/ID/admin": "api/devices/nobodys/admin",
+    "api/leases/ID/evict": "api/leases/nobodys/evict",
     "api/nodes/ID/admin": "api/nodes/nobodys/admin",
     "api/health": "api/health",
     "api/internal/summary": "api/internal/summary",
@@ -93,6 +94,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     # 400: the empty body does not say what is wanted
     "api/devices/ID/admin": {"POST": OF_AN_ADMIN},
     "api/nodes/ID/admin": {"POST": OF_AN_ADMIN},
+    # 404: there is no such lease
+    "api/leases/ID/evict": {"POST": {"*": NO, "service token": 404, "token to act": 404}},
     "": {
         "GET": {
             "*": OK,

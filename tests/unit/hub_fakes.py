@@ -29,7 +29,7 @@ from sqlalchemy.pool import StaticPool
 from traitlets.config import Config
 
 from jupyterhub_gpuspawner import dockerspawner, launch, scheduler_link
-from jupyterhub_gpuspawner.client import Ask, Granted, Queued
+from jupyterhub_gpuspawner.client import Ask, End, Granted, Queued
 from jupyterhub_gpuspawner.dockerspawner import GPUDockerSpawner
 from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.engine.faults import translate
@@ -270,6 +270,8 @@ class FakeScheduler:
         self.heard: list[str] = []
         self.streams_open = 0
         self.down = False
+        #: why it has stopped a server
+        self.why = ""
 
     async def request(self, ask: Ask) -> AsyncIterator[Any]:
         self.asks.append(ask)
@@ -322,9 +324,9 @@ class FakeScheduler:
 
         await self._ask("stopping", lease, effect, reason=reason)
 
-    async def ended(self, lease: str, **fields: Any) -> bool:
+    async def ended(self, lease: str, **fields: Any) -> End:
         await self._ask("ended", lease, **fields)
-        return True
+        return End(released=True, why=self.why)
 
     async def summary(self) -> dict[str, Any]:
         raise SchedulerUnavailable("not in this test")

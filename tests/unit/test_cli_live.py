@@ -93,6 +93,15 @@ async def test_a_gpu_is_kept_free_and_opened_again(
         assert (await admin.get("nodes"))[0]["reason"] == "node_cordoned"
 
 
+async def test_a_server_is_stopped(world: World, tmp_path: Path, capsys: Said) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        lease, container = await world.run("alice")
+        code, out, _ = await admin.run("evict", lease["id"], "--message", "the lab closes")
+        assert (code, out) == (0, f"{lease['id']}: its server is being stopped\n")
+        await world.until(lambda: container not in world.engine.containers)
+
+
 async def test_a_request_is_cancelled(world: World, tmp_path: Path, capsys: Said) -> None:
     async with world.running():
         admin = Admin(world, tmp_path / "site", capsys)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_gpuspawner import client as module
-from jupyterhub_gpuspawner.client import Ask, Granted, Queued, SchedulerClient
+from jupyterhub_gpuspawner.client import Ask, End, Granted, Queued, SchedulerClient
 from jupyterhub_gpuspawner.errors import RefusedError, SchedulerUnavailable
 from jupyterhub_gpuspawner.scheduler.models import GPURequest
 
@@ -257,7 +257,7 @@ async def test_each_call_has_its_address_and_body(path: str) -> None:
     (line, body) = service.requests[0]
     assert line.split()[1] == f"/services/gpus/api/internal/{path}"
     if path.endswith("ended"):
-        assert result is True
+        assert result == End(released=True)
         assert body == {"reason": "exited", "note": "", "exit_code": 1, "oom": False}
     if path.endswith("bind"):
         assert body == {"container_id": "c1"}

@@ -235,6 +235,22 @@ async def test_a_user_cancels_the_own_request_only(world: World, log_in: Any) ->
             await carol.until(event="refused", reason="cancelled")
 
 
+async def test_an_evicted_server_is_stopped_and_the_hub_is_told_why(world: World) -> None:
+    async with world.running():
+        lease, container = await world.run("bob", 2)
+        path = f"leases/{lease['id']}/evict"
+        assert await get(world, path, body={"message": "the lab closes"}) == (200, {"ok": True})
+        await world.until(lambda: container not in world.engine.containers)
+        await world.until_states("free", "free", "free")
+        told = await world.post(f"leases/{lease['id']}/ended", {"reason": "vanished"})
+        why = "stopped by an administrator: the lab closes"
+        assert told == (200, {"released": True, "why": why})
+        assert (await get(world, path, body={}))[0] == 404
+        _, journal = await get(world, "journal?limit=1000")
+    said = [row["decision"].get("text", "") for row in journal["items"]]
+    assert "evicted by service token: the lab closes" in said
+
+
 async def test_who_may_not_act_is_told_the_scope(world: World, log_in: Any) -> None:
     log_in("lead", READ)
     async with world.running():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_gpuspawner.client import Ask, Granted, Queued
+from jupyterhub_gpuspawner.client import Ask, End, Granted, Queued
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
 from jupyterhub_gpuspawner.scheduler.models import GPURequest, Lease, Reason
@@ -110,7 +110,10 @@ async def test_the_spawner_s_client_understands_every_line(world: World) -> None
         await client.bind(seen[-1].lease, "c" * 64)
         await client.running(seen[-1].lease)
         await client.stopping(seen[-1].lease, "stopped")
-        assert await client.ended(seen[-1].lease, reason="stopped", note="", exit_code=0, oom=False)
+        ended = await client.ended(
+            seen[-1].lease, reason="stopped", note="", exit_code=0, oom=False
+        )
+        assert ended == End(released=True)
         assert (await client.summary())["free"] == {"SIMULATED GPU": 2}
         await client.close()
 

@@ -11,6 +11,7 @@ import pytest
 from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.errors import EngineUnknown, RefusedError
 from jupyterhub_gpuspawner.live_server import ContainerEnded
+from jupyterhub_gpuspawner.notice import LastEnd
 from tests.unit.hub_fakes import Gone, World, no_waiting, ours, settle, spawner_of
 
 # real sockets, files or processes
@@ -102,6 +103,14 @@ async def test_an_end_is_told_although_the_container_can_not_be_removed() -> Non
     assert await spawner.poll() == "stopped unexpectedly (exit code 3)"
     assert world.scheduler.verbs()[-1] == "ended"
     assert await spawner.poll() == 0
+
+
+async def test_who_is_stopped_by_an_admin_reads_that_and_not_how_the_container_ended() -> None:
+    world, spawner = await running()
+    world.scheduler.why = "stopped by an administrator: the lab closes"
+    world.api.die(spawner.object_id, 137)
+    assert await spawner.poll() == "stopped by an administrator: the lab closes"
+    assert spawner.last_end == LastEnd(text="stopped by an administrator: the lab closes")
 
 
 async def test_a_stop_stores_the_intent_first_and_may_be_repeated() -> None:
