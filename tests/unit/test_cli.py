@@ -12,6 +12,9 @@ from jupyterhub_gpuspawner.cli.main import COMMANDS, main
 from jupyterhub_gpuspawner.store import Ledger
 from tests.unit.store_values import SQLitePlace, grant
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 Said = pytest.CaptureFixture[str]
 
 

@@ -15,6 +15,9 @@ from jupyterhub_gpuspawner.client import Ask, End, Granted, Queued, SchedulerCli
 from jupyterhub_gpuspawner.errors import RefusedError, SchedulerUnavailable
 from jupyterhub_gpuspawner.scheduler.models import GPURequest
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 ASK = Ask(user="alice", server="", groups=("g",), profile="p", request=GPURequest(count=1))
 QUEUED = {
     "event": "queued",

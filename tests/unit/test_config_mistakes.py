@@ -22,6 +22,9 @@ from traitlets.config import Config, Configurable
 import jupyterhub_gpuspawner
 from jupyterhub_gpuspawner.hub import setup
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = jupyterhub_gpuspawner.__name__
 
@@ -297,7 +300,6 @@ def test_addresses_of_the_environment_are_checked(
 # -- options of the service's command ---------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -17,6 +17,9 @@ from jupyterhub_gpuspawner.engine.faults import translate
 from jupyterhub_gpuspawner.errors import EngineConflict, EngineUnknown, ImageMissing
 from tests.unit.engine_fakes import Answer, ReplayEngine
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 ALICE = labels.Identity(ledger="l1", lease="a1", user="alice")
 SPEC = ContainerSpec(name="gpus-alice", image="lab:1", labels=labels.server_labels(ALICE))
 NEVER = "0001-01-01T00:00:00Z"

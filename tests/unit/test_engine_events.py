@@ -14,6 +14,9 @@ from jupyterhub_gpuspawner.engine import events, labels
 from jupyterhub_gpuspawner.engine.events import ContainerEvent, EngineEvents, Reconnected
 from tests.unit.engine_fakes import Answer, ReplayEngine
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 LONG = 5.0
 
 

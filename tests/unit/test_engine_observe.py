@@ -15,6 +15,9 @@ from jupyterhub_gpuspawner.engine.observe import UNNAMED
 from jupyterhub_gpuspawner.errors import EngineUnknown
 from tests.unit.engine_fakes import Answer, ReplayEngine
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 ALICE = labels.Identity(ledger="l1", lease="a1", user="alice", devices=("GPU-1",))
 
 

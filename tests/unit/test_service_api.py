@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from jupyterhub_gpuspawner.service import actor, runtime
@@ -274,6 +273,9 @@ async def test_the_spawner_need_not_know_the_base_url_of_the_hub(world: World) -
 
 
 async def test_the_document_describes_the_answers_as_they_are(world: World) -> None:
+    # not above: its import takes three seconds
+    import jsonschema
+
     async with world.running():
         await world.run("bob", 1)
         async with world.ask("alice", 3) as alice:

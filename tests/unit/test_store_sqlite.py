@@ -19,6 +19,9 @@ from jupyterhub_gpuspawner.store.writer import Writer
 from tests.unit.store_values import grant, lease, new_ledger, one_of_each
 from tests.unit.test_store_faults import nothing_happens, works
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

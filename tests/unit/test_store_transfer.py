@@ -20,6 +20,9 @@ from tests.unit.store_values import (
     whole_journal,
 )
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> SQLitePlace:
