@@ -117,7 +117,8 @@ def ensure_home(
         client.api.create_volume(
             name=name,
             driver=driver,
-            driver_opts=driver_options(options or {}, name),
+            # none, not {}: the socket proxy lets through only volumes without options
+            driver_opts=driver_options(options, name) if options else None,
             labels=wanted,
         ),
     )
