@@ -99,7 +99,8 @@ class StockHub(TrialHub):
             _STOCK.format(images=dict(images), prefix=place.token, memory=MEMORY, cpus=CPUS)
         )
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Whether it answers; it has no scheduler."""
         if self._process is not None and self._process.poll() is not None:
             raise TrialError(f"the stock Hub ended; {self.last_words()}")
         try:

@@ -32,7 +32,7 @@ WHO = (
     "token to see",
     "token to act",
 )
-LEASES = "api/internal/leases/ID/(taken|bind|running|stopping|ended)"
+LEASES = "api/internal/leases/ID/(taken|bind|running|extend|stopping|ended)"
 #: addresses that fit the patterns of the routes
 EXAMPLES = {
     "": "",
@@ -53,6 +53,8 @@ EXAMPLES = {
     "api/internal/summary": "api/internal/summary",
     "api/internal/requests": "api/internal/requests",
     "api/internal/requests/ID/cancel": "api/internal/requests/nobodys/cancel",
+    "api/internal/bookings": "api/internal/bookings",
+    "api/internal/bookings/ID/cancel": "api/internal/bookings/nobodys/cancel",
     LEASES: "api/internal/leases/nobodys/bind",
 }
 #: route -> method -> what each caller gets; "*": all others. Methods that are not here are 405,
@@ -125,6 +127,12 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     # 400: the empty body names no user
     "api/internal/requests": {"POST": {"*": NO, "service token": 400}},
     "api/internal/requests/ID/cancel": {"POST": {"*": NO, "service token": OK}},
+    "api/internal/bookings": {
+        "GET": {"*": NO, "service token": OK},
+        # the empty body says nothing of what is booked
+        "POST": {"*": NO, "service token": 400},
+    },
+    "api/internal/bookings/ID/cancel": {"POST": {"*": NO, "service token": OK}},
     LEASES: {"POST": {"*": NO, "service token": 400}},
 }
 
