@@ -28,6 +28,8 @@ from tests.testbed import config, host, processes, rootfs
 from tests.testbed.processes import Process
 
 START_SECONDS = 60.0
+#: for the engine to be empty
+WIPE_SECONDS = 30.0
 
 #: Runs in the new namespaces; all mounts vanish with them.
 _NODE = """
@@ -232,15 +234,38 @@ class Engine:
         """Remove all containers, volumes and networks. The engine is ours alone, so all are."""
         client = self.client()
         try:
-            for container in client.containers.list(all=True, ignore_removed=True):
-                container.remove(force=True, v=True)
-            for network in client.networks.list():
-                if network.name not in ("bridge", "host", "none"):
-                    network.remove()
-            for volume in client.volumes.list():
-                volume.remove(force=True)
+            until = time.monotonic() + WIPE_SECONDS
+            while left := self._remove_all(client):
+                if time.monotonic() > until:
+                    raise EngineError(f"engine {self.name} does not get empty: {'; '.join(left)}")
+                time.sleep(0.2)
         finally:
             client.close()
+
+    def _remove_all(self, client: docker.DockerClient) -> list[str]:
+        """Remove what there is; why something could not be removed yet."""
+        containers = client.containers.list(all=True, ignore_removed=True)
+        things: list[tuple[Any, dict[str, bool]]] = [
+            *((container, {"force": True, "v": True}) for container in containers),
+            *((network, {}) for network in self._removable_networks(client)),
+            *((volume, {"force": True}) for volume in client.volumes.list()),
+        ]
+        left = []
+        for thing, how in things:
+            try:
+                thing.remove(**how)
+            except docker.errors.NotFound:
+                pass
+            except docker.errors.APIError as error:
+                # somebody removes it already, or what uses it is not quite gone
+                if error.status_code not in (403, 409):
+                    raise
+                left.append(str(error.explanation))
+        return left
+
+    def _removable_networks(self, client: docker.DockerClient) -> list[Any]:
+        own = ("bridge", "host", "none")
+        return [network for network in client.networks.list() if network.name not in own]
 
     def log_tail(self, lines: int = 10) -> str:
         """The end of the daemon's log."""

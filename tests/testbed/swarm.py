@@ -73,18 +73,8 @@ class SwarmNode(Engine):
         if self.devices:
             super().write_cdi(devices)
 
-    def wipe(self) -> None:
-        """Remove the containers and volumes of this node; networks are the Swarm's."""
-        client = self.client()
-        try:
-            for container in client.containers.list(all=True, ignore_removed=True):
-                with suppress(NotFound):
-                    container.remove(force=True, v=True)
-            for volume in client.volumes.list():
-                with suppress(NotFound):
-                    volume.remove(force=True)
-        finally:
-            client.close()
+    def _removable_networks(self, client: docker.DockerClient) -> list[Any]:
+        return []  # they are the Swarm's
 
     def unplug(self) -> None:
         """Partition: the link is down, everything on the node goes on."""
