@@ -232,7 +232,8 @@ class LeaseHandler(InternalHandler):
 
     async def _ended(self, lease: str, data: bytes) -> dict[str, Any]:
         released = await self.desk.ended(lease, bodies.read(bodies.Ended, data))
-        return {"released": released, "why": self.desk.why_stopped(lease)}
+        why = self.desk.why_stopped(lease)
+        return {"released": released, "why": why} if why else {"released": released}
 
 
 async def _finish(handler: InternalHandler, work: Any) -> None:
