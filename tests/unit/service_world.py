@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import docker.errors
+import pytest
 from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -33,7 +34,7 @@ from jupyterhub_gpuspawner.errors import (
 )
 from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored, from_json, to_json
 from jupyterhub_gpuspawner.scheduler.models import GPURequest, Lease
-from jupyterhub_gpuspawner.service import waiting
+from jupyterhub_gpuspawner.service import actor, runtime, waiting
 from jupyterhub_gpuspawner.service.app import add_routes, web_application
 from jupyterhub_gpuspawner.service.desk import Desk
 from jupyterhub_gpuspawner.service.engine_view import Seen
@@ -297,7 +298,7 @@ class World:
             hub=self.hub.start if self.hub is not None else None,
             clock=self.clock,
         )
-        runtime = Runtime(self.options, self.desk, outside, self.fenced.append)
+        service = Runtime(self.options, self.desk, outside, self.fenced.append)
         web = web_application()
         add_routes(web, self.prefix, self.desk)
         self.server = server = HTTPServer(web)
@@ -305,7 +306,7 @@ class World:
         server.add_sockets(sockets)
         self.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{PREFIX}"
         self.http = SimpleAsyncHTTPClient(force_instance=True, max_clients=100)
-        task = asyncio.create_task(runtime.run())
+        task = asyncio.create_task(service.run())
         try:
             if wait:
                 await self.until(lambda: self.desk.status().reason is None, task)
@@ -384,6 +385,13 @@ class World:
         self.engine.start(container)
         assert await self.post(f"leases/{lease['id']}/running") == (200, {})
         return lease, container
+
+
+def do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the service's pauses short."""
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    monkeypatch.setattr(runtime, "OPEN_RETRY", 0.01)
+    monkeypatch.setattr(actor, "RETRY_FIRST", 0.01)
 
 
 @asynccontextmanager

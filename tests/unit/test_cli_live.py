@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from jupyterhub_gpuspawner.cli.main import main
-from jupyterhub_gpuspawner.service import actor, runtime
-from tests.unit.service_world import TOKEN, World
+from tests.unit.service_world import TOKEN, World, do_not_wait
 
 # real sockets, files or processes
 pytestmark = pytest.mark.slow
@@ -22,9 +21,7 @@ Said = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(runtime, "TICK", 0.01)
-    monkeypatch.setattr(runtime, "OPEN_RETRY", 0.01)
-    monkeypatch.setattr(actor, "RETRY_FIRST", 0.01)
+    do_not_wait(monkeypatch)
     return World(tmp_path, simulate=3)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_gpuspawner.service import actor, runtime
 from jupyterhub_gpuspawner.service.access import ADMIN, CUSTOM_SCOPES, READ, caller_of
 from jupyterhub_gpuspawner.service.hub_user import HubUser
-from tests.unit.service_world import World
+from tests.unit.service_world import World, do_not_wait
 
 # real sockets, files or processes
 pytestmark = pytest.mark.slow
@@ -21,9 +20,7 @@ ACCESS = ("access:services!service=gpus",)
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(runtime, "TICK", 0.01)
-    monkeypatch.setattr(runtime, "OPEN_RETRY", 0.01)
-    monkeypatch.setattr(actor, "RETRY_FIRST", 0.01)
+    do_not_wait(monkeypatch)
     return World(tmp_path, simulate=3)
 
 

@@ -20,8 +20,8 @@ from jupyterhub_gpuspawner.errors import (
     LedgerUnknown,
 )
 from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored, Noted
-from jupyterhub_gpuspawner.service import actor, runtime
-from tests.unit.service_world import FakeLedger, Stream, World
+from jupyterhub_gpuspawner.service import actor
+from tests.unit.service_world import FakeLedger, Stream, World, do_not_wait
 
 # real sockets, files or processes
 pytestmark = pytest.mark.slow
@@ -29,9 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(runtime, "TICK", 0.01)
-    monkeypatch.setattr(runtime, "OPEN_RETRY", 0.01)
-    monkeypatch.setattr(actor, "RETRY_FIRST", 0.01)
+    do_not_wait(monkeypatch)
     monkeypatch.setattr(actor, "RETRY_MOST", 0.01)
     return World(tmp_path)
 

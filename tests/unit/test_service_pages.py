@@ -14,9 +14,9 @@ from jupyterhub_gpuspawner.errors import LedgerFull
 from jupyterhub_gpuspawner.scheduler.events import NodeReported
 from jupyterhub_gpuspawner.scheduler.models import DeviceStatus, Health
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
-from jupyterhub_gpuspawner.service import actor, app, pages, runtime, waiting
+from jupyterhub_gpuspawner.service import app, pages, runtime, waiting
 from tests.unit import service_world
-from tests.unit.service_world import FakeLedger, World
+from tests.unit.service_world import FakeLedger, World, do_not_wait
 
 # real sockets, files or processes
 pytestmark = pytest.mark.slow
@@ -26,9 +26,7 @@ NASTY = "<img src=x onerror=alert(1)>"
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(runtime, "TICK", 0.01)
-    monkeypatch.setattr(runtime, "OPEN_RETRY", 0.01)
-    monkeypatch.setattr(actor, "RETRY_FIRST", 0.01)
+    do_not_wait(monkeypatch)
     return World(tmp_path, simulate=3)
 
 
