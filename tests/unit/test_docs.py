@@ -34,6 +34,9 @@ from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 from jupyterhub_gpuspawner.user_network import UserNetworkTraits
 from tests.unit.scheduler_world import GIB, World, gpu
 
+# reads every page, and starts what the pages say
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
