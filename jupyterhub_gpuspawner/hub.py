@@ -24,8 +24,8 @@ from .config_check import check_spawner, spawner_class
 from .errors import ConfigError
 from .kinds import one_line
 from .profiles import parse_profiles
-from .service.access import CUSTOM_SCOPES
 from .service.options import DEFAULT_PORT, PREFIX, GPUScheduler
+from .service.scopes import CUSTOM_SCOPES
 from .service.service_token import service_token
 from .swarmspawner import GPUSwarmSpawner
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from .. import __version__
-from .access import ADMIN, READ
 from .api_models import MOST, Error
+from .scopes import ADMIN, READ
 
 _REF = "#/components/schemas/{model}"
 

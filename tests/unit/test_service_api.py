@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from jupyterhub_gpuspawner.service.access import ADMIN, CUSTOM_SCOPES, READ, caller_of
+from jupyterhub_gpuspawner.service.access import caller_of
 from jupyterhub_gpuspawner.service.hub_user import HubUser
+from jupyterhub_gpuspawner.service.scopes import ADMIN, CUSTOM_SCOPES, READ
 from tests.unit.service_world import World, do_not_wait
 
 # real sockets, files or processes
