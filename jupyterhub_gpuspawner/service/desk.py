@@ -22,6 +22,7 @@ from .bodies import Ended
 from .inventory import Inventory, SwarmInventory
 from .metrics import Metrics
 from .pace import Pace
+from .page_data import View, Viewer
 from .reconciler import Reconciler
 from .waiters import Waiter, Waiters
 from .words import REASONS, why_stopped
@@ -110,6 +111,15 @@ class Desk:
     async def read(self, look: Callable[[SchedulerState], T]) -> T:
         """``look(state)``, with nothing in it that is not stored. LedgerError in trouble."""
         return await self._open().read(look)
+
+    async def show(self, viewer: Viewer, look: Callable[[View], T]) -> T:
+        """``look`` at the state as the viewer may see it. LedgerError in trouble."""
+
+        def seen(state: SchedulerState) -> T:
+            starved = self.reconciler.starved if self.reconciler is not None else ()
+            return look(View(state=state, viewer=viewer, starved=starved))
+
+        return await self.read(seen)
 
     # -- requests ------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,23 +33,49 @@ class Viewer:
         return self.admin or self.owns(key)
 
 
-def page_data(
-    state: SchedulerState, viewer: Viewer, starved: Collection[str] = ()
-) -> dict[str, Any]:
-    """Devices, nodes, leases and queue; others' names only for admins.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """The state as a viewer may see it; others' names only for admins. Each part is a list."""
 
-    ``starved``: ids of containers in which the kernel killed a process for memory.
-    """
-    return {
-        "nodes": [_node(state, name) for name in sorted(state.tables.nodes)],
-        "devices": [_device(state, device, viewer) for device in devices_of(state)],
-        "leases": [
-            _lease(state, lease, starved)
-            for lease in sorted(state.tables.leases.values(), key=lambda lease: lease.granted_at)
-            if viewer.may_see(lease.key)
-        ],
-        "queue": [_place(place, viewer) for place in state.waiting()],
-    }
+    state: SchedulerState
+    viewer: Viewer
+    #: ids of containers in which the kernel killed a process for memory
+    starved: Collection[str] = ()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """All machines."""
+        return [_node(self.state, name) for name in sorted(self.state.tables.nodes)]
+
+    def devices(self) -> list[dict[str, Any]]:
+        """All devices."""
+        return [_device(self.state, device, self.viewer) for device in devices_of(self.state)]
+
+    def leases(self) -> list[dict[str, Any]]:
+        """The leases of whom the viewer may see, oldest first."""
+        leases = sorted(self.state.tables.leases.values(), key=lambda lease: lease.granted_at)
+        return [
+            _lease(self.state, lease, self.starved)
+            for lease in leases
+            if self.viewer.may_see(lease.key)
+        ]
+
+    def queue(self) -> list[dict[str, Any]]:
+        """Who waits, the next one first."""
+        return [_place(place, self.viewer) for place in self.state.waiting()]
+
+
+#: name of a part -> what makes it
+PARTS: dict[str, Callable[[View], list[dict[str, Any]]]] = {
+    "nodes": View.nodes,
+    "devices": View.devices,
+    "leases": View.leases,
+    "queue": View.queue,
+}
+
+
+def page_data(view: View) -> dict[str, Any]:
+    """All parts."""
+    return {name: part(view) for name, part in PARTS.items()}
 
 
 def _device(state: SchedulerState, device: Device, viewer: Viewer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +72,9 @@ class GPUsPage(HubPage):
         viewer = Viewer(name=str(user["name"]), admin=bool(user.get("admin")))
         status = self.desk.status()
         data = None
-        try:
-            reconciler = self.desk.reconciler
-            starved = reconciler.starved if reconciler is not None else ()
-            read = self.desk.read(lambda state: page_data(state, viewer, starved))
-            data = await asyncio.wait_for(read, READ_LIMIT)
-        except (LedgerError, asyncio.TimeoutError):
-            pass  # the page says the phase and the reason
+        # where this fails the page says the phase and the reason
+        with suppress(LedgerError, asyncio.TimeoutError):
+            data = await asyncio.wait_for(self.desk.show(viewer, page_data), READ_LIMIT)
         values = {"viewer": viewer, "status": status, "data": data, "reload": RELOAD}
         self.finish(render("gpus.html", nonce=self.nonce, **values))
 
