@@ -54,6 +54,10 @@ class RequestError(GPUSpawnerError):
     """The options of a spawn request are not acceptable."""
 
 
+class NotThereError(RequestError):
+    """What a request is about does not exist, or is not the asker's to know."""
+
+
 class RefusedError(GPUSpawnerError):
     """The scheduler refuses the request; waiting would not help.
 

@@ -11,24 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ..errors import RequestError
+from ..errors import NotThereError, RequestError
 from ..scheduler import events
-from ..scheduler.decisions import Noted, to_json
-from ..scheduler.models import Admin
+from ..scheduler.decisions import to_json
+from ..scheduler.models import Admin, Reason, ServerKey
 from ..scheduler.state import SchedulerState
 from . import api_models as models
 from . import bodies
 from .access import SERVICE, Caller, caller_of
 from .hub_user import HubUser
-from .openapi import AFTER, LIMIT, OFFSET, Operation, Parameter, document
+from .openapi import AFTER, ID, LIMIT, OFFSET, Operation, Parameter, document
 from .page_data import PARTS
 from .web import JSONHandler, bearer, has_token
 from .words import safe
 
 if TYPE_CHECKING:
     from .desk import Desk
-
-_ID = r"([A-Za-z0-9][A-Za-z0-9_.:-]{0,127})"
 
 
 class APIHandler(HubUser, JSONHandler):
@@ -60,10 +58,10 @@ class APIHandler(HubUser, JSONHandler):
             return None
         return caller_of(user, self.hub_auth.access_scopes, token=bool(token))
 
-    async def reply(self, work: Callable[[], Awaitable[BaseModel | None]]) -> None:
-        """End with what ``work`` gives. None = it has ended already."""
+    async def reply(self, work: Callable[[], Awaitable[BaseModel]]) -> None:
+        """End with what ``work`` gives."""
 
-        async def checked() -> BaseModel | None:
+        async def checked() -> BaseModel:
             self._check_query()
             return await work()
 
@@ -135,38 +133,33 @@ class AdminHandler(APIHandler):
         # "devices" or "nodes"
         kind = self.operation.path.partition("/")[0]
 
-        async def act() -> BaseModel | None:
+        async def act() -> BaseModel:
             body = bodies.read(bodies.SetAdmin, self.request.body)
             if not await self.desk.read(lambda state: name in getattr(state.tables, kind)):
-                self.fail(404, "not_found", f"There is no such {kind.removesuffix('s')}.")
-                return None
+                raise NotThereError(f"There is no such {kind.removesuffix('s')}.")
             await self._set(kind, name, body)
             return models.Done()
 
         await self.reply(act)
 
     async def _set(self, kind: str, name: str, body: bodies.SetAdmin) -> None:
-        wish = f"{body.admin.value} by {self.caller.name}" + (f": {body.note}" if body.note else "")
-        # First who wants it: whoever dies in between leaves a wish without effect, not an effect
-        # that nobody has wished for.
-        await self.desk.post(Noted(kind="admin", subject=name, text=f"set {wish}"))
+        who = self.caller.name
+        wish = f"{body.admin.value} by {who}" + (f": {body.note}" if body.note else "")
         note = "" if body.admin is Admin.OPEN else wish
-        if kind == "devices":
-            await self.desk.post(events.AdminAsked(admin=body.admin, note=note, device=name))
-        else:
-            await self.desk.post(events.AdminAsked(admin=body.admin, note=note, node=name))
+        what = {"devices": "device", "nodes": "node"}[kind]
+        asked = events.AdminAsked(admin=body.admin, note=note, **{what: name})
+        await self.desk.act(asked, subject=name, text=f"set {wish}")
 
 
 class CancelHandler(APIHandler):
     """Takes a request out of the queue."""
 
     async def post(self, entry: str) -> None:
-        async def cancel() -> BaseModel | None:
+        async def cancel() -> BaseModel:
             bodies.read(bodies.Nothing, self.request.body)
             if not await self.desk.read(lambda state: self._may_cancel(state, entry)):
                 # the same where it is another's: nobody learns what exists
-                self.fail(404, "not_found", "You have no such request in the queue.")
-                return None
+                raise NotThereError("You have no such request in the queue.")
             await self.desk.cancel(entry)
             return models.Done()
 
@@ -183,14 +176,23 @@ class EvictHandler(APIHandler):
     """Stops somebody's server."""
 
     async def post(self, lease: str) -> None:
-        async def evict() -> BaseModel | None:
-            body = bodies.read(bodies.Evict, self.request.body)
-            if not await self.desk.evict(lease, self.caller.name, body.message):
-                self.fail(404, "not_found", "There is no such lease.")
-                return None
+        async def evict() -> BaseModel:
+            message = bodies.read(bodies.Evict, self.request.body).message
+            key = await self.desk.read(lambda state: _server_of(state, lease))
+            said = f": {message}" if message else ""
+            wanted = events.StopWanted(lease_id=lease, reason=Reason.EVICTED, note=message)
+            text = f"evicted by {self.caller.name}{said}"
+            await self.desk.act(wanted, subject=str(key), text=text)
             return models.Done()
 
         await self.reply(evict)
+
+
+def _server_of(state: SchedulerState, lease: str) -> ServerKey:
+    found = state.tables.leases.get(lease)
+    if found is None:
+        raise NotThereError("There is no such lease.")
+    return found.key
 
 
 class DocumentHandler(JSONHandler):
@@ -270,7 +272,7 @@ def routes(prefix: str, desk: Desk) -> list[Any]:
     api = f"{prefix}api/"
     found: list[Any] = [
         (
-            api + re.sub(r"\{\w+\}", lambda _: _ID, one.path),
+            api + re.sub(r"\{\w+\}", lambda _: f"({ID})", one.path),
             handler,
             {"desk": desk, "operation": one},
         )

@@ -180,18 +180,13 @@ class Desk:
         """Why we have stopped a server, for its user; empty = we have not."""
         return self._whys.get(lease, "")
 
-    async def evict(self, lease: str, who: str, message: str) -> bool:
-        """Stop a server for an admin; False = there is no such lease. LedgerError."""
+    async def act(self, event: events.Event, *, subject: str, text: str) -> None:
+        """Handle an event that an admin wants; ``text`` says who, for the journal. LedgerError."""
         actor = self._open()
-        found = await actor.read(lambda state: state.tables.leases.get(lease))
-        if found is None:
-            return False
-        said = f": {message}" if message else ""
-        await actor.post(
-            Noted(kind="admin", subject=str(found.key), text=f"evicted by {who}{said}")
-        )
-        await actor.post(events.StopWanted(lease_id=lease, reason=Reason.EVICTED, note=message))
-        return True
+        # First who wants it: whoever dies in between leaves a wish without effect, not an effect
+        # that nobody has wished for.
+        await actor.post(Noted(kind="admin", subject=subject, text=text))
+        await actor.post(event)
 
     async def ended(self, lease: str, body: Ended) -> bool:
         """The Hub says that a server has ended; whether its devices are free."""

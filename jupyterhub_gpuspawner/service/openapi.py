@@ -13,6 +13,8 @@ from .. import __version__
 from .api_models import MOST, Error
 from .scopes import ADMIN, READ
 
+#: what varies in an address
+ID = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}"
 _REF = "#/components/schemas/{model}"
 
 
@@ -118,7 +120,7 @@ def _varying(path: str) -> list[str]:
 
 
 def _in_path(name: str) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$"}
+    schema = {"type": "string", "pattern": f"^{ID}$"}
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 

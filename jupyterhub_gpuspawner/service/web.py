@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tornado.web import HTTPError, RequestHandler
 
-from ..errors import LedgerError, RefusedError, RequestError
+from ..errors import LedgerError, NotThereError, RefusedError, RequestError
 from ..scheduler.models import Reason
 from . import service_token
 from .headers import protect
@@ -51,6 +51,8 @@ class JSONHandler(RequestHandler):
         """``await work()``; None after the errors that have an answer of their own."""
         try:
             return await asyncio.wait_for(work(), ANSWER_LIMIT)
+        except NotThereError as error:
+            self.fail(404, "not_found", error.user_message)
         except RequestError as error:
             self.fail(400, "bad_request", error.user_message)
         except RefusedError as error:

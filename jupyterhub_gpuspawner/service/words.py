@@ -65,18 +65,14 @@ REASONS: dict[Reason, str] = {
 }
 
 
-#: ends that neither the user nor the server has caused
-OURS = (Reason.RECLAIMED, Reason.EVICTED)
-
-
 def why_stopped(lease: Lease) -> str:
     """What the user of a stopped server reads, where it was not the user's wish; else empty."""
-    if lease.reason not in OURS:
-        return ""
     if lease.reason is Reason.EVICTED:
         said = f": {lease.note}" if lease.note else ""
         return f"stopped by an administrator{said}"
-    return "stopped: it was past its length, and others waited for its GPUs"
+    if lease.reason is Reason.RECLAIMED:
+        return "stopped: it was past its length, and others waited for its GPUs"
+    return ""
 
 
 def waiting(reason: Reason, ahead: int, simulated: bool = False) -> str:
