@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..engine.volumes import owner_id
 from ..store.failures import words
 from .command import CommandError
+from .site import state_folder
 
 #: as much of JupyterHub's table as we read; it is the same in 5.4 to 6.1
 _users = Table(
@@ -38,7 +38,7 @@ class HubUser:
 
 def default_database() -> str:
     """URL of the Hub's database where the shipped configuration puts it."""
-    return f"sqlite:///{Path(os.environ.get('GPUS_STATE_DIR', 'var')) / 'jupyterhub.sqlite'}"
+    return f"sqlite:///{state_folder() / 'jupyterhub.sqlite'}"
 
 
 def read_users(url: str, hub: str) -> dict[str, HubUser]:

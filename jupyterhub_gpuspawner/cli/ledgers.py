@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shlex
 from importlib import metadata
-from pathlib import Path
-
-from traitlets.config import Config
 
 from .. import __version__
-from ..service.options import GPUScheduler
 from ..store import backup as backups
 from ..store import place as places
 from ..store import transfer
 from ..store.tables import REVISION
 from .command import OK, Argument, Command, CommandError, Progress, say, say_json
+from .site import CONFIG, options
 
-CONFIG = Argument(
-    name="--config FILE",
-    help="the scheduler's configuration, which setup(c) writes: scheduler.json in its state_dir. "
-    "Default: gpus/scheduler.json in GPUS_STATE_DIR, or in var/",
-)
 _LEDGER = Argument(
     name="--ledger URL",
     help="the ledger's database, instead of what the configuration says",
 )
-
-
-def options(arguments: argparse.Namespace) -> GPUScheduler:
-    """The scheduler's options, as its own configuration file says them."""
-    given = arguments.config
-    default = Path(os.environ.get("GPUS_STATE_DIR", "var")) / "gpus" / "scheduler.json"
-    path = Path(given) if given else default
-    try:
-        values = dict(json.loads(path.read_text(encoding="utf-8"))["GPUScheduler"])
-    except FileNotFoundError:
-        more = "" if given else "; name it with --config FILE"
-        raise CommandError(f"{path}: there is no such file{more}") from None
-    except OSError as error:
-        raise CommandError(f"{path} can't be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise CommandError(f"{path} is not a configuration that setup(c) has written") from None
-    return GPUScheduler(config=Config({"GPUScheduler": values}))
 
 
 def _copy(arguments: argparse.Namespace) -> int:

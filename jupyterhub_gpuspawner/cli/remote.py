@@ -12,7 +12,7 @@ import requests
 
 from ..service.options import PREFIX
 from .command import Argument, CommandError
-from .ledgers import CONFIG, options
+from .site import CONFIG, options
 
 #: seconds for one answer: longer than the scheduler gives itself
 LIMIT = 20.0
