@@ -104,7 +104,7 @@ ensure_venv() {
   local dir=$1 extras=$2 hubspec=$3 stamp python
   stamp=$({
     cat "$ROOT/pyproject.toml"
-    echo "$ROOT [$extras] $hubspec"
+    echo "$ROOT [$extras] $hubspec -rfc3987-syntax"
   } | sha256sum | cut -d' ' -f1)
   [ -x "$dir/bin/python" ] && [ "$(cat "$dir/.stamp" 2>/dev/null)" = "$stamp" ] && return
   python=$(find_python)
@@ -117,6 +117,9 @@ ensure_venv() {
     [ -d "$dir" ] || "$python" -m venv "$dir"
     "$dir/bin/python" -m pip install -qq --disable-pip-version-check \
       -e "$ROOT${extras:+[$extras]}" "$hubspec" >&2
+    # JupyterHub comes to it through jsonschema, which does without. It compiles a grammar when it is
+    # imported: about 2 s of each start of a Hub, and of each recovery after one was killed.
+    "$dir/bin/python" -m pip uninstall -qq -y --disable-pip-version-check rfc3987-syntax >&2
     echo "$stamp" >"$dir/.stamp"
   ) 9<"$ROOT/pyproject.toml" </dev/null
 }
