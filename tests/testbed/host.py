@@ -94,6 +94,15 @@ def _iptables(*arguments: str) -> bool:
     return subprocess.run(["iptables", "-w", *arguments], capture_output=True).returncode == 0
 
 
+def has_site_rules() -> bool:
+    """Whether the rules of ``deploy/firewall`` are in place on this machine."""
+    nft = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if nft is None:
+        return False
+    command = [nft, "list", "table", "inet", "gpus"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def remove_bridge(name: str) -> None:
     """Take the bridge away; a missing one is no error."""
     unplug(name)
