@@ -289,9 +289,9 @@ class Engine:
         if host.has_site_rules():
             # They belong to whoever made them, and let servers reach no Hub but that one's.
             raise EngineError(
-                "the rules of deploy/firewall are in place on this machine: servers of the tests could "
-                "not reach their Hubs. Take them away for the tests (deploy/firewall down), or run "
-                "the tests on another machine"
+                "the rules of deploy/firewall are in place on this machine: servers of the tests "
+                "could not reach their Hubs. Take them away for the tests (deploy/firewall down), "
+                "or run the tests on another machine"
             )
         return host.make_bridge(self.tag, self._seed)
 
