@@ -16,7 +16,7 @@ def test_the_admin_page_shows_user_profile_and_server_and_stops_it(hub, visit):
     admin = visit("admin")
     admin.login(hub, admin=True)
     page = admin.page
-    page.goto("/hub/admin")
+    admin.go("/hub/admin")
     row = page.locator("tr.user-row", has_text="dave")
     expect(row.get_by_role("button", name="Stop Server")).to_be_visible()
     expect(row.locator("td").nth(4)).to_have_text("gpu")
@@ -34,7 +34,7 @@ def test_the_gpus_page_shows_devices_and_to_each_user_the_own_lease(hub, visit):
     frank.start("One GPU")
     expect(frank.page.locator("#progress-message")).to_contain_text("position 1")
 
-    erin.page.goto("/hub/home")
+    erin.go("/hub/home")
     erin.page.get_by_role("button", name="Services").click()
     erin.page.get_by_role("link", name="gpus").click()
     devices = erin.page.locator("#devices tbody tr")
@@ -50,12 +50,12 @@ def test_the_gpus_page_shows_devices_and_to_each_user_the_own_lease(hub, visit):
     erin.picture("gpus-page")
     assert erin.complaints == []
 
-    frank.page.goto("/services/gpus/")
+    frank.go("/services/gpus/")
     expect(frank.page.locator("#queue")).to_contain_text("frank")
     assert "erin" not in frank.text()
 
     admin.login(hub, admin=True)
-    admin.page.goto("/services/gpus/")
+    admin.go("/services/gpus/")
     expect(admin.page.locator("#leases")).to_contain_text("erin")
     expect(admin.page.locator("#queue")).to_contain_text("frank")
     admin.picture("gpus-page-admin")

@@ -36,7 +36,7 @@ def test_form_and_gpus_page_fit_a_phone(hub, visit):
     assert ivan.fits()
     ivan.choose("Two GPUs")
     ivan.picture("phone-form")
-    ivan.page.goto("/services/gpus/")
+    ivan.go("/services/gpus/")
     expect(ivan.page.locator("#devices")).to_be_visible()
     ivan.picture("phone-gpus")
     assert ivan.fits()
@@ -49,7 +49,7 @@ def test_pages_follow_the_colours_of_the_system(hub, visit, scheme):
     judy.open_form()
     judy.picture(f"{scheme}-form")
     pairs = [brightness(judy.page, s) for s in ("body", ".gpus-profile label", ".gpus-option")]
-    judy.page.goto("/services/gpus/")
+    judy.go("/services/gpus/")
     expect(judy.page.locator("#devices")).to_be_visible()
     judy.picture(f"{scheme}-gpus")
     pairs += [brightness(judy.page, s) for s in ("body", "h1", "#devices td", "nav a.nav-link")]
@@ -61,7 +61,7 @@ def test_the_theme_chosen_at_the_hub_holds_on_the_gpus_page(hub, visit):
     kim = visit("kim")
     kim.login(hub)
     kim.page.locator("#dark-theme-toggle").click()
-    kim.page.goto("/services/gpus/")
+    kim.go("/services/gpus/")
     text, ground = brightness(kim.page, "h1")
     assert text > ground + 100
 
@@ -72,11 +72,11 @@ def test_a_user_name_with_markup_stays_text_everywhere(hub, visit):
     evil.start("One GPU")
     expect(evil.page.locator("#progress-log")).to_contain_text("Granted")
     evil.picture("markup-pending")
-    evil.page.goto("/services/gpus/")
+    evil.go("/services/gpus/")
     expect(evil.page.locator("#leases")).to_contain_text(EVIL)
     admin.login(hub, admin=True)
     for path in ("/hub/admin", "/services/gpus/"):
-        admin.page.goto(path)
+        admin.go(path)
         expect(admin.page.get_by_text(EVIL).first).to_be_visible()
         assert admin.page.locator("img[src=x]").count() == 0
     assert evil.page.locator("img[src=x]").count() == 0

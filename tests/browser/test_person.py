@@ -70,7 +70,7 @@ def test_who_waits_can_give_up_on_the_pending_page(hub, visit):
     expect(mallory.page.locator("#progress-message")).to_contain_text("position 1")
     mallory.page.get_by_role("button", name="Stop Server").click()
     expect(mallory.page.locator("#stop-server-status")).to_have_text("Server stopped successfully!")
-    mallory.page.goto("/hub/home")
+    mallory.go("/hub/home")
     expect(mallory.page.locator("#start")).to_have_text(re.compile("Start"))
     wait_for("an empty queue", 30, lambda: hub.summary()["queue"] == 0)
     assert len(hub.busy()) == 2
@@ -82,12 +82,12 @@ def test_a_choice_that_can_never_start_is_refused_with_the_reason(hub, visit):
     grace.open_form()
     expect(grace.page.locator(".gpus-form")).to_contain_text("only 2 of this kind here")
     # a link with the choice in it goes past the form
-    grace.page.goto("/hub/spawn/grace?profile=gpu8")
+    grace.go("/hub/spawn/grace?profile=gpu8")
     why = "no node has 8 GPUs; the largest has 2"
     expect(grace.page.locator(".spawn-error-msg")).to_contain_text(why)
     grace.picture("refused")
     # who comes by the server's address reads it as well
-    grace.page.goto("/user/grace/")
+    grace.go("/user/grace/")
     expect(grace.page.get_by_role("heading", name="Spawn failed")).to_be_visible()
     expect(grace.page.locator("body")).to_contain_text(why)
     grace.picture("failed-page")
@@ -98,6 +98,6 @@ def test_a_profile_that_is_not_for_the_user_is_refused_from_a_link_too(hub, visi
     heidi.login(hub)
     heidi.open_form()
     expect(heidi.page.get_by_text("Eight GPUs")).to_have_count(0)
-    heidi.page.goto("/hub/spawn/heidi?profile=gpu8")
+    heidi.go("/hub/spawn/heidi?profile=gpu8")
     expect(heidi.page.locator(".spawn-error-msg")).to_contain_text("gpu8")
     heidi.picture("not-for-you")

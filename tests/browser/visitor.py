@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from playwright.sync_api import Error
 
 from deploy.quickstart.trial import TrialHub
 
@@ -15,6 +19,23 @@ if TYPE_CHECKING:
 STEP = 20_000
 #: milliseconds for JupyterLab to be there
 LAB = 60_000
+
+
+#: how Chromium says that it dropped what it was at because the machine's networks changed
+_UNSTEADY = re.compile(
+    "ERR_NETWORK_CHANGED|Failed to fetch|interrupted by another navigation|context was destroyed"
+)
+
+
+def steady(act: Callable[[], Any]) -> Any:
+    """Do it again where Chromium gave up because a network came or went, as Docker's do."""
+    for _ in range(5):
+        try:
+            return act()
+        except Error as error:
+            if not _UNSTEADY.search(str(error)):
+                raise
+    return act()
 
 
 class Visitor:
@@ -57,9 +78,13 @@ class Visitor:
 
     # -- steps -----------------------------------------------------------------------------
 
+    def go(self, path: str) -> Any:
+        """Open a page; the answer."""
+        return steady(lambda: self.page.goto(path))
+
     def login(self, hub: TrialHub, admin: bool = False) -> None:
         """Log in through the login page, and arrive at the Hub's home."""
-        self.page.goto("/hub/login?next=%2Fhub%2Fhome")
+        self.go("/hub/login?next=%2Fhub%2Fhome")
         self.page.get_by_label("Username:").fill(self.name)
         self.page.locator("#password_input").fill(hub.admin_password if admin else hub.password)
         self.page.locator("#login_submit").click()
@@ -67,7 +92,7 @@ class Visitor:
 
     def open_form(self) -> None:
         """The spawn form."""
-        self.page.goto(f"/hub/spawn/{quote(self.name, safe='')}")
+        self.go(f"/hub/spawn/{quote(self.name, safe='')}")
         self.page.locator("#spawn_form").wait_for()
 
     def choose(self, profile: str) -> None:
@@ -89,7 +114,7 @@ class Visitor:
 
     def stop_from_home(self) -> None:
         """The button on the Hub's home page."""
-        self.page.goto("/hub/home")
+        self.go("/hub/home")
         self.page.locator("#stop").click()
         self.page.locator("#stop").wait_for(state="hidden")
 

@@ -74,23 +74,23 @@ def test_a_name_with_markup_stays_text_on_every_page(hub, open_browser):
         f"/hub/login?next={user}",
     ]
     for address in pages:
-        evil.page.goto(address)
+        evil.go(address)
         evil.page.wait_for_load_state("load")
         harmless(evil, address)
     # waiting, with the name in the queue and in the list of leases
     hub.person(EVIL).ask({"profile": "gpu"})
-    evil.page.goto(f"/hub/spawn-pending/{user}")
+    evil.go(f"/hub/spawn-pending/{user}")
     harmless(evil, "pending")
     hub.person(EVIL).wait(limit=120)
-    evil.page.goto("/services/gpus/")
+    evil.go("/services/gpus/")
     assert EVIL in evil.text()
     harmless(evil, "GPUs")
     admin.login(hub, admin=True)
     for address in ("/hub/admin", "/services/gpus/", f"/hub/spawn/{user}"):
-        admin.page.goto(address)
+        admin.go(address)
         admin.page.wait_for_load_state("networkidle")
         harmless(admin, address)
-    admin.page.goto("/services/gpus/")
+    admin.go("/services/gpus/")
     assert EVIL in admin.text()
     blocked = [text for text in [*evil.complaints, *admin.complaints] if "Content Security" in text]
     assert blocked == [], "a page of ours breaks its own policy"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Error
 
 from deploy.quickstart.trial import Site, TrialHub
 from tests.browser.conftest import chromium  # noqa: F401 (a fixture)
-from tests.browser.visitor import STEP
+from tests.browser.visitor import STEP, steady
 from tests.hubs import run_hub
 
 from . import provider as providers
@@ -115,23 +113,6 @@ def hub(new_hub: TrialHub, provider: providers.Provider, docker_client: Any) -> 
     )
     with run_hub(new_hub, docker_client) as hub:
         yield hub
-
-
-#: how Chromium says that it dropped what it was at because the machine's networks changed
-_UNSTEADY = re.compile(
-    "ERR_NETWORK_CHANGED|Failed to fetch|interrupted by another navigation|context was destroyed"
-)
-
-
-def steady(act: Callable[[], Any]) -> Any:
-    """Do it again where Chromium gave up because a network came or went, as Docker's do."""
-    for _ in range(5):
-        try:
-            return act()
-        except Error as error:
-            if not _UNSTEADY.search(str(error)):
-                raise
-    return act()
 
 
 class Somebody:
