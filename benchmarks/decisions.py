@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jupyterhub_gpuspawner.scheduler import events, placement
+from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
 from jupyterhub_gpuspawner.scheduler.models import (
     Device,
     DeviceStatus,
@@ -86,6 +87,8 @@ class Site:
     #: of those, the ones that released GPUs
     passes: list[float] = field(default_factory=list)
     ids: int = 0
+    #: leases that nothing was started for yet, in the order of their grants
+    fresh: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -117,16 +120,18 @@ class Site:
             self.state.handle(events.NodeReconciled(node=name), self.now)
         while len(self.state.tables.queued_of) < self.queued:
             self.submit()
-        for lease_id in list(self.state.tables.leases):
-            self.begin(lease_id)
+        self.begin_fresh()
 
     def do(self, event: events.Event) -> None:
         """One event, timed."""
         self.now += 0.5
         busy, begun = time.thread_time(), time.perf_counter()
-        self.state.handle(event, self.now)
+        decided = self.state.handle(event, self.now)
         self.took.append(time.perf_counter() - begun)
         self.busy.append(time.thread_time() - busy)
+        for decision in decided:
+            if isinstance(decision, LeaseStored) and decision.lease.state is LeaseState.RESERVED:
+                self.fresh.append(decision.lease.id)
 
     def submit(self) -> None:
         """A user asks."""
@@ -144,10 +149,12 @@ class Site:
             )
         )
 
-    def begin(self, lease_id: str) -> None:
-        """A granted server starts."""
-        self.do(events.BindAsked(lease_id=lease_id, container_id=f"c-{lease_id}"))
-        self.do(events.ContainerRunning(lease_id=lease_id))
+    def begin_fresh(self) -> None:
+        """The servers that were granted something start."""
+        fresh, self.fresh = self.fresh, []
+        for lease_id in fresh:
+            self.do(events.BindAsked(lease_id=lease_id, container_id=f"c-{lease_id}"))
+            self.do(events.ContainerRunning(lease_id=lease_id))
 
     def end(self, lease_id: str) -> None:
         """A server stops, and its GPUs go to whoever is next."""
@@ -158,11 +165,8 @@ class Site:
     def live(self, lives: int) -> None:
         """``lives`` servers end, those who get their GPUs start, and others ask."""
         for _ in range(lives):
-            leases = self.state.tables.leases
-            self.end(self.random.choice(list(leases)))
-            fresh = [id for id, v in leases.items() if v.state is LeaseState.RESERVED]
-            for lease_id in fresh:
-                self.begin(lease_id)
+            self.end(self.random.choice(list(self.state.tables.leases)))
+            self.begin_fresh()
             while len(self.state.tables.queued_of) < self.queued:
                 self.submit()
 

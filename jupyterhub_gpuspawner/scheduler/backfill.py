@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from . import bookings
+from . import bookings, filters
 from .capacity import Capacity
 from .models import Device, Lease, Mode, Target
 from .placement import pick
@@ -95,6 +95,7 @@ class Backfill:
 
     def _renew(self, want: Want, known: _Known) -> None:
         """Look again at the nodes where something has changed."""
+        first = known.order[0] if known.order else None
         for name in known.stale:
             before = known.by_node.pop(name, None)
             if before is not None:
@@ -104,11 +105,13 @@ class Backfill:
                 at = self._when(want, room)
                 known.by_node[name] = at
                 insort(known.order, (at, name))
-        known.stale.clear()
-        known.reservation = None
-        if known.order:
-            at, name = known.order[0]
+        now_first = known.order[0] if known.order else None
+        if now_first is None:
+            known.reservation = None
+        elif now_first != first or now_first[1] in known.stale:
+            at, name = now_first
             known.reservation = self._reservation(want, self._capacity.rooms[name], at)
+        known.stale.clear()
 
     def _when(self, want: Want, room: Room) -> float:
         """When enough devices, memory and processors of the node are free."""
@@ -116,21 +119,24 @@ class Backfill:
         if want.count:
             at = self._ready_times(want, room)[want.count - 1]
         memory, cpus = room.memory, room.cpus
-        for end, lease in self._endings(room):
-            enough = memory >= want.memory and (cpus is None or cpus >= want.cpus)
-            if end > at and enough:
-                break
-            at = at if enough else max(at, end)
+        if memory >= want.memory and (cpus is None or cpus >= want.cpus):
+            return at
+        leases = [self._tables.leases[id] for id in self._tables.leases_of_node[room.name]]
+        for lease in sorted(leases, key=end_of):
+            at = max(at, end_of(lease))
             memory += lease.request.memory
-            cpus = None if cpus is None else cpus + self._capacity.want(lease.request).cpus
+            cpus = None if cpus is None else cpus + filters.nano_cpus(lease.request.cpu)
+            if memory >= want.memory and (cpus is None or cpus >= want.cpus):
+                break
         return at
 
     def _reservation(self, want: Want, room: Room, at: float) -> Reservation:
         memory, cpus = room.memory, room.cpus
-        for end, lease in self._endings(room):
-            if end <= at:
+        for lease_id in self._tables.leases_of_node[room.name]:
+            lease = self._tables.leases[lease_id]
+            if end_of(lease) <= at:
                 memory += lease.request.memory
-                cpus = None if cpus is None else cpus + self._capacity.want(lease.request).cpus
+                cpus = None if cpus is None else cpus + filters.nano_cpus(lease.request.cpu)
         ready = self._ready_times(want, room) if want.count else []
         return Reservation(
             want=want,
@@ -141,27 +147,25 @@ class Backfill:
             cpus=None if cpus is None else cpus - want.cpus,
         )
 
-    def _endings(self, room: Room) -> list[tuple[float, Lease]]:
-        """The node's leases with their ends, soonest first."""
-        leases = (self._tables.leases[id] for id in self._tables.leases_of_node[room.name])
-        return sorted(((end_of(lease), lease) for lease in leases), key=lambda pair: pair[0])
-
     def _ready_times(self, want: Want, room: Room) -> list[float]:
         """When each usable device of the wanted kinds is free, soonest first."""
         times = []
+        booked = self._tables.bookings_of
         for kind in want.kinds:
             shelf = room.shelves.get(kind)
             if shelf is not None:
                 free = want.among(shelf.free)
                 times += [0.0] * len(free)
-                times += [self._ready_for(want, id) for id in want.named(shelf.usable) - free]
-        return sorted(times)
+                taken = want.named(shelf.usable) - free
+                times += [
+                    self._ready_for(want, id) if id in booked else self._ready(id) for id in taken
+                ]
+        times.sort()
+        return times
 
     def _ready_for(self, want: Want, device_id: str) -> float:
         """The same for the request: what is booked for others has to be over, or far enough."""
         ready = self._ready(device_id)
-        if device_id not in self._tables.bookings_of:
-            return ready
         at = max(ready, self.now)
         free_at = bookings.earliest(self._tables, want, device_id, at)
         return ready if free_at == at else free_at
@@ -169,15 +173,14 @@ class Backfill:
     def _ready(self, device_id: str) -> float:
         """When a device that is not free will be. 0 = as soon as its memory is seen empty."""
         tables = self._tables
-        own = tables.claims.get(device_id, {})
         device = tables.devices[device_id]
-        ends = [end_of(tables.leases[id]) for id in own.values()]
+        ends = [end_of(tables.leases[id]) for id in tables.claims.get(device_id, {}).values()]
         if device.mode is Mode.SLOTS:
             # the first slot that comes free is enough; there may be one
-            ends = [min(ends)] if len(own) == device.atoms else []
+            ends = [min(ends)] if len(ends) == device.atoms else []
         for relative in tables.relatives(device_id):
             ends += [end_of(tables.leases[id]) for id in tables.claims.get(relative, {}).values()]
-        return max(ends, default=0.0)
+        return max(ends) if ends else 0.0
 
     # -- passing -----------------------------------------------------------------------------
 
@@ -192,6 +195,10 @@ class Backfill:
             return False
         if held.want.cpus and held.cpus is not None and want.cpus > held.cpus:
             return False
+        if want.count <= held.spare:
+            return True
+        if _all_of(want, held.want):
+            return False
         picked = pick(self._tables, room, want, self.wished)
         used = (device for device, atoms in picked if self._uses_up(device, atoms))
         return sum(self.touches(device, held.want) for device in used) <= held.spare
@@ -202,5 +209,16 @@ class Backfill:
 
     def touches(self, device: Device, want: Want) -> bool:
         """Whether the device, or one that is the same hardware, is one that suits ``want``."""
-        family = (device.id, *self._tables.relatives(device.id))
-        return any(self._capacity.kind_of(id) in want.kinds and want.takes(id) for id in family)
+        kind_of, relatives = self._capacity.kind_of, self._tables.relatives(device.id)
+        if kind_of(device.id) in want.kinds and want.takes(device.id):
+            return True
+        return any(kind_of(id) in want.kinds and want.takes(id) for id in relatives)
+
+
+def _all_of(want: Want, held: Want) -> bool:
+    """Whether all that ``want`` may take is whole GPUs that would do for ``held``."""
+    return (
+        held.only is None
+        and not held.avoid
+        and all(k in held.kinds and k.sample.mode is Mode.EXCLUSIVE for k in want.kinds)
+    )

@@ -244,11 +244,15 @@ class Capacity:
     def could(self, want: Want, room: Room) -> bool:
         """Whether the node could serve the request once those who hold it now have ended."""
         node = self._tables.nodes.get(room.name)
-        usable = sum(len(want.named(s.usable)) for k, s in room.shelves.items() if k in want.kinds)
+        usable = 0
+        for kind in want.kinds:
+            shelf = room.shelves.get(kind)
+            if shelf is not None:
+                usable += len(want.named(shelf.usable))
         return (
             node is not None
-            and room.suits(want)
             and usable >= want.count
+            and room.suits(want)
             and filters.large_enough(node, want.request, self._settings)
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .budgets import Spent
 from .decisions import Decision, EntryStored, LeaseStored
@@ -10,6 +10,7 @@ from .fairshare import Usage
 from .models import EntryState, GPURequest, QueueEntry, Settings
 from .reasons import impossible
 from .tables import Tables
+from .values import replace
 
 
 @dataclass(kw_only=True, slots=True)

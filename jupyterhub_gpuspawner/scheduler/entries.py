@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..errors import RefusedError
 from ..units import format_duration
 from . import events, leases, quota
@@ -11,6 +9,7 @@ from .core import Core
 from .decisions import EntryStored, LeaseStored
 from .models import EntryState, LeaseState, QueueEntry, Reason, Target
 from .policy import HOUR
+from .values import replace
 
 
 def submitted(core: Core, event: events.Submitted, now: float) -> None:

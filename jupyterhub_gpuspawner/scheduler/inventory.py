@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from . import events, transitions
 from .core import Core
 from .decisions import DeviceStored, LeaseStored, NodeStored
 from .models import Admin, Device, DeviceStatus, Health, NodeState
+from .values import replace
 
 
 def node_reported(core: Core, event: events.NodeReported, now: float) -> None:

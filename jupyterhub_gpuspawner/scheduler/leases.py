@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..errors import RefusedError
 from . import events
 from .core import Core
 from .decisions import DeviceStored, EntryStored, LeaseStored, Noted
 from .models import Claim, Device, EntryState, Lease, LeaseState, Mode, QueueEntry, Reason, Target
+from .values import replace
 
 
 def bind_asked(core: Core, event: events.BindAsked, now: float) -> None:

@@ -101,6 +101,13 @@ class Shapes:
                 del self.wished[device_id]
 
 
+@dataclass(eq=False, slots=True)
+class Sought:
+    """The shapes that a walk looks for. Who walks may take shapes out on the way."""
+
+    mask: int
+
+
 class Line:
     """All waiting entries, by group and user.
 
@@ -168,7 +175,7 @@ class Line:
 
     # -- walking -----------------------------------------------------------------------------
 
-    def old(self, now: float, mask: int, age: float | None) -> Iterator[Place]:
+    def old(self, now: float, sought: Sought, age: float | None) -> Iterator[Place]:
         """Grantable entries that have waited longer than ``age`` seconds, oldest first."""
         if age is None:
             return
@@ -176,48 +183,59 @@ class Line:
             place = self.places[entry_id]
             if now - place.entry.submitted_at <= age:
                 return
-            if place.shape is not None and place.shape.bit & mask:
+            if place.shape is not None and place.shape.bit & sought.mask:
                 yield place
 
-    def walk(self, mask: int, now: float, full: Callable[[Account], bool]) -> Iterator[Place]:
-        """Grantable entries of the shapes in ``mask``, in order; some may come twice.
+    def walk(self, sought: Sought, now: float, full: Callable[[Account], bool]) -> Iterator[Place]:
+        """Grantable entries of the shapes that are sought, in order; some may come twice.
 
         ``full`` says of a user that he may hold no more GPUs. What it is asked for one walk
-        may not change while it goes on.
+        may not change while it goes on, but for ``sought``, which may lose shapes: what was
+        passed had none of those that are left, so that nobody has to begin anew.
         """
-        yield from self.old(now, mask, self.fairness.age_first)
-        if not self.fairness.by_usage:
-            yield from self._by_arrival(mask)
-            return
+        yield from self.old(now, sought, self.fairness.age_first)
         for priority in sorted(self.shapes.masks, reverse=True):
-            wanted = mask & self.shapes.masks[priority]
-            if wanted:
-                yield from self._down(self._usage.root, wanted, full)
-
-    def _by_arrival(self, mask: int) -> Iterator[Place]:
-        for priority in sorted(self.shapes.masks, reverse=True):
-            wanted = mask & self.shapes.masks[priority]
-            for _, entry_id in self._by_age if wanted else ():
-                place = self.places[entry_id]
-                if place.shape is not None and place.shape.bit & wanted:
-                    yield place
-
-    def _down(self, group: Group, mask: int, full: Callable[[Account], bool]) -> Iterator[Place]:
-        if group.cap is not None and group.held >= group.cap:
-            mask &= self.shapes.bare
-        if group.children:
-            for child in group.ranked(mask):
-                yield from self._down(child, mask, full)
-            return
-        bare = self.shapes.bare
-        for account in group.accounts():
-            wanted = account.mask & mask
-            if not wanted or (full(account) and not (wanted := wanted & bare)):
+            only = self.shapes.masks[priority]
+            if not sought.mask & only:
                 continue
-            for _, _, entry_id in account.spots:
-                shape = self.places[entry_id].shape
-                if shape is not None and shape.bit & wanted:
-                    yield self.places[entry_id]
+            if self.fairness.by_usage:
+                yield from self._down(self._usage.root, sought, only, full)
+            else:
+                yield from self._by_arrival(sought, only)
+
+    def _by_arrival(self, sought: Sought, only: int) -> Iterator[Place]:
+        for _, entry_id in self._by_age:
+            place = self.places[entry_id]
+            if place.shape is not None and place.shape.bit & sought.mask & only:
+                yield place
+
+    def _down(
+        self, group: Group, sought: Sought, only: int, full: Callable[[Account], bool]
+    ) -> Iterator[Place]:
+        """Those in a group; ``only``: a mask of the shapes that may be granted in it."""
+        if group.cap is not None and group.held >= group.cap:
+            only &= self.shapes.bare
+        if group.children:
+            for child in group.ranked(sought.mask & only):
+                if child.mask & sought.mask & only:
+                    yield from self._down(child, sought, only, full)
+            return
+        for account in group.accounts():
+            wanted = account.mask & sought.mask & only
+            if wanted and full(account):
+                wanted &= self.shapes.bare
+            if wanted:
+                yield from self._of(account, sought, wanted)
+            elif not group.mask & sought.mask & only:
+                return
+
+    def _of(self, account: Account, sought: Sought, wanted: int) -> Iterator[Place]:
+        for _, _, entry_id in account.spots:
+            place = self.places[entry_id]
+            if place.shape is not None and place.shape.bit & sought.mask & wanted:
+                yield place
+                if not sought.mask & wanted:
+                    return
 
     def everybody(self, now: float) -> list[QueueEntry]:
         """All who wait, in order, also those whom nothing can be granted to at the moment."""

@@ -19,7 +19,7 @@ from .backfill import Backfill, Reservation
 from .capacity import Allowed, Capacity
 from .core import Core
 from .fairshare import Account, Usage
-from .line import Line, Place
+from .line import Line, Place, Sought
 from .models import Claim, Lease, QueueEntry, Reason
 from .reasons import why_none
 from .rooms import Kind, Room, Want
@@ -60,7 +60,10 @@ class Queue:
         self.capacity = Capacity(tables, core.settings, core.ready, core.settling)
         self.line = Line(tables, self.capacity, core.usage, core.in_line)
         self.backfill = Backfill(tables, self.capacity, self.line.shapes.wished)
-        self._fits: dict[Want, bool] = {}
+        #: a node that has room for it now, not always the best one; None = there is none
+        self._fits: dict[Want, Room | None] = {}
+        #: what has room somewhere and may not pass this reservation, until a node changes
+        self._refused: tuple[Reservation | None, set[Want]] = (None, set())
         #: there were bookings at the last look
         self._booked = False
 
@@ -74,7 +77,8 @@ class Queue:
         changed = self.capacity.update()
         if changed:
             self.backfill.changed(changed)
-            self._fits.clear()
+            self._recheck(changed)
+            self._refused = (None, set())
         self.line.update()
 
     def next(self, now: float) -> Grant | None:
@@ -84,43 +88,63 @@ class Queue:
         fits = self._fitting()
         if not fits:
             return None
-        todo = self.line.shapes.every()
+        todo = Sought(mask=self.line.shapes.every())
         kept: dict[str, _Kept] = {}
         for place in self.line.old(now, todo, self.line.fairness.age_guard):
             assert place.shape is not None
             bit = place.shape.bit
-            if not bit & todo or self._limited(place, now) is not None:
+            if self._limited(place, now) is not None:
                 continue
             want = self.capacity.renewed(place.shape.want)
             room = self._room(want, None, kept, now) if bit & fits else None
             if room is not None and self._there(place):
                 return self._grant(place, room, want)
-            todo &= ~bit
+            todo.mask &= ~bit
             self._keep(want, kept)
         return self._next_young(now, fits, todo, kept)
 
-    def _next_young(self, now: float, fits: int, todo: int, kept: dict[str, _Kept]) -> Grant | None:
+    def _next_young(
+        self, now: float, fits: int, todo: Sought, kept: dict[str, _Kept]
+    ) -> Grant | None:
         head: Reservation | None = None
-        while todo & fits:
-            place = self._first(todo if head is None else todo & fits, now)
-            if place is None:
-                return None
+        refused: set[Want] = set()
+        if not todo.mask & fits:
+            return None
+        for place in self.line.walk(todo, now, self._full):
+            if self._limited(place, now) is not None:
+                continue
             assert place.shape is not None
             bit = place.shape.bit
             want = self.capacity.renewed(place.shape.want)
             if bit & fits:
-                room = self._room(want, head, kept, now)
-                if room is not None:
-                    if self._there(place):
-                        return self._grant(place, room, want)
+                room = None if want in refused else self._room(want, head, kept, now)
+                if room is None:
+                    refused.add(want)
+                elif self._there(place):
+                    return self._grant(place, room, want)
+                else:
+                    refused = set()
                     self._keep(want, kept)
             else:
                 # only before there is a reservation does anything else come up
                 head = self.backfill.reserve(want)
-                if head is not None and not self._core.settings.fairness.backfill:
-                    return None
-            todo &= ~bit
+                if head is not None:
+                    if not self._core.settings.fairness.backfill:
+                        return None
+                    todo.mask &= fits
+                    refused = self._refused_before(head, kept)
+            todo.mask &= ~bit
+            if not todo.mask & fits:
+                return None
         return None
+
+    def _refused_before(self, head: Reservation, kept: dict[str, _Kept]) -> set[Want]:
+        """What an earlier pass found that may not pass the first one: time makes it no easier."""
+        if kept or self.line.shapes.wished or self._core.tables.bookings:
+            return set()
+        if self._refused[0] is not head:
+            self._refused = (head, set())
+        return self._refused[1]
 
     def _look_at_bookings(self, now: float) -> None:
         """What is booked for whom changes as time passes."""
@@ -136,23 +160,33 @@ class Queue:
                 self._fits.pop(want, None)
                 self.backfill.forget(want)
 
+    def _recheck(self, changed: set[str]) -> None:
+        """What of the nodes that have changed follows for what fits anywhere."""
+        capacity, fits = self.capacity, self._fits
+        if len(fits) > 2 * len(self.line.shapes.of) + 16:
+            # most of them nobody waits for any more
+            fits.clear()
+        rooms = [capacity.rooms[name] for name in changed]
+        for want, found in fits.items():
+            capacity.renewed(want)
+            if found is None:
+                for room in rooms:
+                    if room.has(want):
+                        fits[want] = room
+                        break
+            elif found.name in changed and not found.has(want):
+                fits[want] = capacity.find(want)
+
     def _fitting(self) -> int:
         """Mask of the shapes that some node has room for now, whoever has to be first."""
         mask, fits = 0, self._fits
         for shape in self.line.shapes.of.values():
             want = shape.want
-            fit = fits.get(want)
-            if fit is None:
-                fit = fits[want] = self.capacity.find(self.capacity.renewed(want)) is not None
-            if fit:
+            if want not in fits:
+                fits[want] = self.capacity.find(self.capacity.renewed(want))
+            if fits[want] is not None:
                 mask |= shape.bit
         return mask
-
-    def _first(self, mask: int, now: float) -> Place | None:
-        for place in self.line.walk(mask, now, self._full):
-            if self._limited(place, now) is None:
-                return place
-        return None
 
     def _there(self, place: Place) -> bool:
         """Whether a spawn waits for it now; else it will be back soon, and its part is kept."""
@@ -281,6 +315,10 @@ class Queue:
         self.follow()
         self.capacity.validate()
         self.line.validate()
+        for want, room in self._fits.items():
+            found = self.capacity.find(self.capacity.renewed(want))
+            assert (room is None) is (found is None), f"{want.request} fits the wrong way"
+            assert room is None or room.has(want), f"{want.request} does not fit {room.name}"
 
 
 #: makes a queue for a state; another one is another policy

@@ -9,7 +9,7 @@ that each grant is worth its whole length and nobody is stopped in turns.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..errors import RefusedError
 from . import events, leases
@@ -18,6 +18,7 @@ from .decisions import LeaseStored
 from .models import Device, Lease, LeaseState, Mode, Reason, Target
 from .queue import Queue
 from .rooms import Room, Want
+from .values import replace
 
 #: leases that have to end before a device is free
 Holders = frozenset[str]

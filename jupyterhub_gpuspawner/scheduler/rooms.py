@@ -66,8 +66,16 @@ class Room:
 
     def free(self, want: Want) -> int:
         """Number of free devices that suit."""
-        shelves = (self.shelves[kind] for kind in want.kinds if kind in self.shelves)
-        return sum(len(want.among(shelf.free)) for shelf in shelves)
+        free = 0
+        for kind in want.kinds:
+            shelf = self.shelves.get(kind)
+            if shelf is not None and shelf.free:
+                free += len(want.among(shelf.free))
+        return free
+
+    def has(self, want: Want) -> bool:
+        """Whether it could start there now."""
+        return self.closed is None and self.holds(want) and self.free(want) >= want.count
 
     def suits(self, want: Want) -> bool:
         """Whether it is a node that was asked for."""
