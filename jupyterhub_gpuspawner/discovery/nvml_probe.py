@@ -11,7 +11,8 @@ Document: ``{"error": {"call", "code", "text"}}``, or ``{"driver": text, "host_p
      "memory": {"total", "used"}|null, "utilisation": percent|null,
      "processes": [{"pid", "memory", "cgroup": text|null}]|null,
      "errors": {call: code}, "mig_enabled": bool, "mig_pending": bool, "mig": [GPU…],
-     "recovery", "remap_pending", "remap_failed", "retire_pending": …|null}
+     "recovery", "remap_pending", "remap_failed", "retire_pending": …|null,
+     "peers": [[index of another GPU, topology level or -1, NVLinks]]}
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import pynvml
+
+from . import nvml_links
 
 #: "this GPU, or this driver, has no such thing": no error, the answer is None
 _ABSENT = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
@@ -63,10 +66,11 @@ def probe() -> dict[str, Any]:
         return _failure("nvmlInit", error)
     try:
         count = pynvml.nvmlDeviceGetCount()
+        peers = nvml_links.peers(count)
         return {
             "driver": Asker().ask("driver", pynvml.nvmlSystemGetDriverVersion),
             "host_pids": Path("/proc/self/ns/pid").stat().st_ino == _HOST_PID_NAMESPACE,
-            "gpus": [_gpu(index) for index in range(count)],
+            "gpus": [{**_gpu(index), "peers": peers.get(index, [])} for index in range(count)],
         }
     except pynvml.NVMLError as error:
         return _failure("nvmlDeviceGetCount", error)

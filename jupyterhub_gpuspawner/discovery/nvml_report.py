@@ -10,9 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..scheduler.models import Device, DeviceStatus, Health, Mode, Node
+from ..scheduler.topology import bond
 from . import cgroups, health
 from .base import Process, Report, Usage
 
+#: words of ``nvidia-smi topo`` by NVML_TOPOLOGY level
+_NEAR = {0: "INT", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
+
+#: (id of another GPU, worth)
+Bonds = tuple[tuple[str, int], ...]
 #: judges one process of the document
 Judge = Callable[[Mapping[str, Any]], Process]
 
@@ -51,8 +57,9 @@ def make_report(
     def judge(entry: Mapping[str, Any]) -> Process:
         return _process(entry, ours, host_pids)
 
+    names = {gpu["index"]: gpu["uuid"] for gpu in document["gpus"]}
     for gpu in document["gpus"]:
-        _add_gpu(draft, gpu, node.name, judge)
+        _add_gpu(draft, gpu, node.name, judge, _bonds(gpu, names))
     _add_lost(draft, remembered)
     return Report(
         node=node,
@@ -62,7 +69,17 @@ def make_report(
     )
 
 
-def _add_gpu(draft: _Draft, gpu: Mapping[str, Any], node: str, judge: Judge) -> None:
+def _bonds(gpu: Mapping[str, Any], names: Mapping[int, str | None]) -> Bonds:
+    """What the GPU and each other one are worth to each other, where that is known."""
+    found = []
+    for index, level, nvlinks in gpu.get("peers", ()):
+        name = names.get(index)
+        if name is not None and level in _NEAR:
+            found.append((name, bond(nvlinks, _NEAR[level])))
+    return tuple(found)
+
+
+def _add_gpu(draft: _Draft, gpu: Mapping[str, Any], node: str, judge: Judge, bonds: Bonds) -> None:
     state, note = health.judge(_vitals(gpu))
     if gpu["uuid"] is None:
         draft.nameless.append(gpu["index"])
@@ -80,7 +97,7 @@ def _add_gpu(draft: _Draft, gpu: Mapping[str, Any], node: str, judge: Judge) -> 
     if gpu["mig_pending"]:
         draft.notes.append(f"GPU {whole.index} changes its MIG mode at the next GPU reset")
     if not gpu["mig_enabled"]:
-        _add(draft, whole, gpu, (state, note), judge)
+        _add(draft, replace(whole, bonds=bonds), gpu, (state, note), judge)
         return
     if not gpu["mig"]:
         draft.notes.append(f"GPU {whole.index} is in MIG mode and has no instance to give out")

@@ -15,7 +15,7 @@ from typing import Any
 from ..device_names import CDI_KIND, marker_path, qualified
 from ..errors import ConfigError, DiscoveryError
 from ..scheduler.models import Device, DeviceStatus
-from . import cdi
+from . import boards, cdi
 from .base import Report, Usage
 from .facts import NodeFacts, read_node
 
@@ -89,7 +89,8 @@ def _edits(device: Device) -> dict[str, Any]:
 class SimulatedSource:
     """Reports ``count`` simulated devices: always healthy, always empty.
 
-    ``memory`` is bytes per device. Parameters are checked at once (ConfigError).
+    ``memory`` is bytes per device, ``board`` one of :data:`.boards.MODELS`, like which they are
+    connected. Parameters are checked at once (ConfigError).
     """
 
     name = "simulated"
@@ -101,11 +102,17 @@ class SimulatedSource:
         *,
         model: str = DEFAULT_MODEL,
         memory: int = DEFAULT_MEMORY,
+        board: str = "",
         facts: NodeFacts = read_node,
     ) -> None:
         self._node = node
         self._facts = facts
         self.devices = simulated_devices(count, node, model=model, memory=memory)
+        if board:
+            if board not in boards.MODELS:
+                known = ", ".join(boards.MODELS)
+                raise ConfigError(f"simulated GPUs: no machine {board!r}; known are {known}")
+            self.devices = boards.wired(self.devices, boards.MODELS[board])
 
     def discover(self) -> Report:
         """All devices and this machine's facts."""

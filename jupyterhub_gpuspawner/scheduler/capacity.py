@@ -12,12 +12,13 @@ touched, and :meth:`Capacity.validate` compares it with a count from scratch.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from . import filters
 from .models import Device, GPURequest, Mode, Settings
 from .rooms import Kind, Room, Shelf, Want
 from .tables import Tables
+from .topology import Board
 
 #: whether a node may be used, beyond having room; see :meth:`Capacity.find`
 Allowed = Callable[["Room"], bool]
@@ -52,6 +53,8 @@ class Capacity:
         self._shelf_of: dict[str, tuple[Device, Kind]] = {}
         #: nodes with several kinds, which together may do where no single one does
         self._mixed: set[str] = set()
+        #: nodes whose GPUs are connected in another way than before
+        self._rewired: set[str] = set()
         self._wants: dict[object, Want] = {}
         self._homes: dict[Want, tuple[Room, ...]] = {}
         self._homes_at = -1
@@ -72,6 +75,11 @@ class Capacity:
                 nodes.update(self._look_at(device))
         for name in nodes:
             self._file(name)
+        for name in self._rewired:
+            here = (tables.devices[id] for id in tables.devices_of_node[name])
+            bonded = [device for device in here if device.bonds]
+            self.rooms[name].board = Board.of(bonded) if bonded else None
+        self._rewired.clear()
         return nodes
 
     def _look_at(self, device: Device) -> set[str]:
@@ -82,6 +90,8 @@ class Capacity:
             if before is not None:
                 nodes.add(before[0].node)
                 self._take_off(*before)
+            if device.bonds or (before is not None and before[0].bonds):
+                self._rewired.update(nodes)
             self._shelf_of[device.id] = (device, self._put_up(device))
         shelf = self.rooms[device.node].shelves[self._shelf_of[device.id][1]]
         usable = filters.usable(self._tables.status[device.id]) is None
@@ -92,6 +102,7 @@ class Capacity:
     def _put_up(self, device: Device) -> Kind:
         """Give the device a place on a shelf."""
         kind = self._kind(device)
+        kind.bonded = kind.bonded or bool(device.bonds)
         room = self._room(device.node)
         room.shelves.setdefault(kind, Shelf()).known.add(device.id)
         if len(room.shelves) > 1:
@@ -190,28 +201,62 @@ class Capacity:
         """The best node that has room now, or None.
 
         Waste the least: the kind with the least memory that will do, then the node with the
-        fewest of it left over, then the one with the least memory left, then by name.
-        ``allowed`` may refuse a node.
+        most NVLinks among as many as are asked for, then the one with the fewest of the kind left
+        over, then the one with the least memory left, then by name. ``allowed`` may refuse a node.
         """
         if want.prefer:
             booked = self._find_booked(want, allowed)
             if booked is not None:
                 return booked
         for kind in want.kinds or (self._nothing,):
-            for count in range(want.count, kind.top + 1):
-                level = kind.levels[count]
-                if not level:
-                    continue
-                start = bisect_left(level, (want.memory, "")) if want.memory else 0
-                for index in range(start, len(level)):
-                    room = self.rooms[level[index][1]]
-                    if not room.holds(want):
-                        continue
-                    if (want.only or want.avoid) and not self._offers(want, room, kind):
-                        continue
-                    if allowed is None or allowed(room):
-                        return room
+            if kind.bonded and want.count > 1:
+                found = self._find_linked(want, kind, allowed)
+            else:
+                found = self._find_packed(want, kind, allowed)
+            if found is not None:
+                return found
         return self._find_mixed(want, allowed) if self._mixed and len(want.kinds) > 1 else None
+
+    def _find_packed(self, want: Want, kind: Kind, allowed: Allowed | None) -> Room | None:
+        """The first node with enough free of the kind: the one with the fewest left over."""
+        for count in range(want.count, kind.top + 1):
+            level = kind.levels[count]
+            if not level:
+                continue
+            start = bisect_left(level, (want.memory, "")) if want.memory else 0
+            for index in range(start, len(level)):
+                room = self.rooms[level[index][1]]
+                if not room.holds(want):
+                    continue
+                if (want.only or want.avoid) and not self._offers(want, room, kind):
+                    continue
+                if allowed is None or allowed(room):
+                    return room
+        return None
+
+    def _find_linked(self, want: Want, kind: Kind, allowed: Allowed | None) -> Room | None:
+        """The node whose best set has the most NVLinks; of several the first one."""
+        best, most = None, -1
+        for room in self._having(want, kind):
+            free, board = want.among(room.shelves[kind].free), room.board
+            told = board is not None and free <= board.rows.keys()
+            links = board.nvlinks(free, want.count) if board is not None and told else 0
+            if links > most and (allowed is None or allowed(room)):
+                best, most = room, links
+                if board is not None and told and links == board.nvlinks(board.rows, want.count):
+                    # no node of this kind has more to give
+                    break
+        return best
+
+    def _having(self, want: Want, kind: Kind) -> Iterator[Room]:
+        """Nodes with enough free of the kind, those with the fewest first."""
+        for count in range(want.count, kind.top + 1):
+            for memory, name in kind.levels[count]:
+                room = self.rooms[name]
+                choosy = bool(want.only or want.avoid)
+                fits = memory >= want.memory and room.holds(want)
+                if fits and (not choosy or self._offers(want, room, kind)):
+                    yield room
 
     def _find_booked(self, want: Want, allowed: Allowed | None) -> Room | None:
         """A node where what is booked for it is enough."""

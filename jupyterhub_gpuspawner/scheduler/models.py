@@ -175,6 +175,8 @@ class Device:
     capability: tuple[int, int] | None = None
     #: True for a device that exists only for trying things out
     simulated: bool = False
+    #: (id of another GPU of the node, what the two are worth to each other): :mod:`.topology`
+    bonds: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from . import filters
 from .models import Device, GPURequest, Reason
+from .topology import Board
 
 
 @dataclass(eq=False, slots=True)
@@ -19,6 +20,8 @@ class Kind:
     levels: list[list[tuple[int, str]]] = field(default_factory=lambda: [[]])
     #: the highest index at which there is a node
     top: int = 0
+    #: some of them tell how they are connected
+    bonded: bool = False
 
     def file(self, count: int, place: tuple[int, str]) -> None:
         """Add a node that has ``count`` free."""
@@ -63,6 +66,8 @@ class Room:
     shelves: dict[Kind, Shelf] = field(default_factory=dict)
     #: where it is filed: (kind, free devices)
     filed: list[tuple[Kind, int]] = field(default_factory=list)
+    #: how its GPUs are connected; None = they don't tell
+    board: Board | None = None
 
     def free(self, want: Want) -> int:
         """Number of free devices that suit."""

@@ -62,7 +62,7 @@ def make_sources(options: GPUScheduler, containers: Callable[[], Collection[str]
     node = options.node_name
     simulated = None
     if options.simulate and options.discovery in ("auto", "simulated"):
-        simulated = SimulatedSource(options.simulate, node)
+        simulated = SimulatedSource(options.simulate, node, board=options.simulate_board)
     nvml = NvmlSource(node, containers)
     source: Source
     if options.discovery == "simulated" and simulated is not None:

@@ -22,6 +22,7 @@ from traitlets import (
 )
 from traitlets.config import Config
 
+from ..discovery.boards import MODELS as BOARDS
 from ..discovery.simulated import simulated_devices
 from ..discovery.static import parse_devices
 from ..errors import ConfigError
@@ -179,6 +180,17 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
+    simulate_board = Unicode(
+        help="""Machine like which the simulated GPUs are connected.
+
+        ``dgx-1v``, ``dgx-a100``, ``hgx-h100`` (8 GPUs) or ``dgx-2`` (16 GPUs behind NVSwitches);
+        every so many of them are one machine's. A server with several GPUs then gets those that
+        are connected best, as it does on real ones. Empty (the default) = no connection is known.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     static_devices = List(
         Dict(),
         help="""GPUs by hand, for ``discovery`` ``static``.
@@ -278,6 +290,14 @@ class GPUScheduler(PolicyOptions):
     def _validate_discovery(self, proposal: Any) -> str:
         if proposal.value not in DISCOVERY:
             raise TraitError(f"discovery is {proposal.value!r}; allowed: {', '.join(DISCOVERY)}")
+        return str(proposal.value)
+
+    @validate("simulate_board")
+    def _validate_board(self, proposal: Any) -> str:
+        if proposal.value and proposal.value not in BOARDS:
+            raise TraitError(
+                f"simulate_board is {proposal.value!r}; allowed: {', '.join(BOARDS)}, or empty"
+            )
         return str(proposal.value)
 
     @validate("node_name")

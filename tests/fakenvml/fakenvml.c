@@ -8,6 +8,8 @@
  *   gpu|uuid=GPU-a|name=NVIDIA A100|total=N|used=N|reserved=N|util=N|mig=1|mig_pending=1
  *      |recovery=1 (-1: the driver doesn't know the field)|remap_pending=1|remap_failed=1|retire_pending=1
  *   mig|gpu=0|uuid=MIG-a|name=...|total=N|used=N
+ *   link|gpu=0|to=1|count=2|near=10          2 NVLinks and the NVML_TOPOLOGY level of the pair;
+ *                                            to=-1: as many links to switches, count=0: only near
  *   process|gpu=0|pid=N|memory=N             ... or process|mig=0|... (number of the mig line)
  *   fail|call=nvmlDeviceGetName|gpu=0|code=15     that call fails for that GPU; gpu=-1: all
  *   hang|call=nvmlDeviceGetCount_v2          that call never returns
@@ -26,7 +28,7 @@
 
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-    INSUFFICIENT_SIZE = 7, VERSION_MISMATCH = 25, UNKNOWN = 999
+    INSUFFICIENT_SIZE = 7, SYSTEM = 50, VERSION_MISMATCH = 25, UNKNOWN = 999
 };
 enum { MAX = 64, TEXT = 96, FI_RECOVERY_ACTION = 230, VALUE_UNSIGNED_INT = 1 };
 
@@ -41,6 +43,12 @@ typedef struct device {
     int util, mig, mig_pending, recovery, remap_pending, remap_failed, retire_pending;
 } device;
 typedef struct { int on_mig, device; uint pid; u64 memory; } process;
+typedef struct { int gpu, to, count, near; } wire;
+typedef struct {
+    char legacy[16];
+    uint domain, bus, device, id, subsystem;
+    char bus_id[32];
+} pci_info;
 typedef struct { char call[TEXT]; int gpu, code; char what; } fault;
 
 typedef struct { uint pid; u64 memory; uint gpu_instance, compute_instance; } process_info;
@@ -58,7 +66,8 @@ typedef struct {
 static device gpus[MAX], migs[MAX];
 static process processes[MAX];
 static fault faults[MAX];
-static int n_gpus, n_migs, n_processes, n_faults, init_code, initialised;
+static wire wires[4 * MAX];
+static int n_gpus, n_migs, n_processes, n_faults, n_wires, init_code, initialised;
 
 /* The value of "key=" in a line, copied to text; "" where it is absent. */
 static const char *get(const char *line, const char *key, char *text) {
@@ -111,6 +120,10 @@ static void read_line(const char *line) {
         n_gpus++;
     } else if (strncmp(line, "mig|", 4) == 0) {
         read_device(line, &migs[n_migs++], 1);
+    } else if (strncmp(line, "link|", 5) == 0) {
+        if (n_wires >= 4 * MAX) abort();
+        wires[n_wires++] = (wire){(int)number(line, "gpu"), (int)number(line, "to"),
+                                  (int)number(line, "count"), (int)number(line, "near")};
     } else if (strncmp(line, "process|", 8) == 0) {
         process *p = &processes[n_processes++];
         p->on_mig = *get(line, "mig", text) != 0;
@@ -140,7 +153,7 @@ static void read_scenario(void) {
         fprintf(stderr, "fakenvml: FAKE_NVML_SCENARIO names no readable file\n");
         abort();
     }
-    n_gpus = n_migs = n_processes = n_faults = init_code = 0;
+    n_gpus = n_migs = n_processes = n_faults = n_wires = init_code = 0;
     while (fgets(line, sizeof line, file)) read_line(line);
     fclose(file);
 }
@@ -306,6 +319,61 @@ ret nvmlDeviceGetRemappedRows(device *d, uint *corrected, uint *uncorrected, uin
     *corrected = *uncorrected = 0;
     *pending = (uint)d->remap_pending;
     *failed = (uint)d->remap_failed;
+    return OK;
+}
+
+static void pci(pci_info *info, uint bus) {
+    memset(info, 0, sizeof *info);
+    info->bus = bus;
+    snprintf(info->bus_id, sizeof info->bus_id, "00000000:%02X:00.0", bus);
+}
+
+ret nvmlDeviceGetPciInfo_v3(device *d, pci_info *info) {
+    ENTER_DEVICE(d);
+    pci(info, 1 + (uint)(d - gpus));
+    return OK;
+}
+
+ret nvmlDeviceGetTopologyCommonAncestor(device *a, device *b, int *level) {
+    ENTER_DEVICE(a);
+    ENTER_DEVICE(b);
+    *level = SYSTEM;
+    for (int i = 0; i < n_wires; i++) {
+        const wire *w = &wires[i];
+        if ((w->gpu == a->gpu && w->to == b->gpu) || (w->gpu == b->gpu && w->to == a->gpu))
+            *level = w->near;
+    }
+    return OK;
+}
+
+/* The other end of a GPU's link: -1 a switch, -2 there is no such link. */
+static int other_end(const device *d, uint link) {
+    int n = (int)link;
+    for (int i = 0; i < n_wires; i++) {
+        const wire *w = &wires[i];
+        if (w->gpu != d->gpu && w->to != d->gpu) continue;
+        if (n < w->count) return w->gpu == d->gpu ? w->to : w->gpu;
+        n -= w->count;
+    }
+    return -2;
+}
+
+ret nvmlDeviceGetNvLinkState(device *d, uint link, uint *active) {
+    ENTER_DEVICE(d);
+    if (other_end(d, link) == -2) return INVALID_ARGUMENT;
+    *active = 1;
+    return OK;
+}
+
+ret nvmlDeviceGetNvLinkRemoteDeviceType(device *d, uint link, uint *kind) {
+    ENTER_DEVICE(d);
+    *kind = other_end(d, link) == -1 ? 2 : 0;
+    return OK;
+}
+
+ret nvmlDeviceGetNvLinkRemotePciInfo_v2(device *d, uint link, pci_info *info) {
+    ENTER_DEVICE(d);
+    pci(info, 1 + (uint)other_end(d, link));
     return OK;
 }
 

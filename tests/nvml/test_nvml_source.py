@@ -13,6 +13,7 @@ from jupyterhub_gpuspawner.discovery.nvml import NvmlAbsent, NvmlSource
 from jupyterhub_gpuspawner.discovery.simulated import SimulatedSource
 from jupyterhub_gpuspawner.errors import DiscoveryError
 from jupyterhub_gpuspawner.scheduler.models import Health, Mode
+from jupyterhub_gpuspawner.scheduler.topology import bond
 
 GIB = 1024**3
 A100 = f"name=NVIDIA A100-SXM4-80GB|total={80 * GIB}|reserved={600 * 1024**2}"
@@ -262,3 +263,36 @@ def test_auto_simulates_where_the_driver_is_not_loaded_and_simulation_is_asked_f
         "SIMULATED-box-0",
         "SIMULATED-box-1",
     ]
+
+
+def test_how_gpus_are_connected_is_part_of_what_is_reported(scenario):
+    scenario(
+        *(f"gpu|uuid=GPU-{k}|{A100}" for k in range(3)),
+        "link|gpu=0|to=1|count=2|near=10",
+        "link|gpu=1|to=2|count=0|near=20",
+    )
+    bonds = {device.id: dict(device.bonds) for device, _ in source().discover().devices}
+    assert bonds == {
+        "GPU-0": {"GPU-1": bond(2, "PIX"), "GPU-2": bond(0, "SYS")},
+        "GPU-1": {"GPU-0": bond(2, "PIX"), "GPU-2": bond(0, "PXB")},
+        "GPU-2": {"GPU-0": bond(0, "SYS"), "GPU-1": bond(0, "PXB")},
+    }
+
+
+def test_links_to_switches_connect_all_that_have_them(scenario):
+    scenario(*eight(), *(f"link|gpu={k}|to=-1|count=12|near=40" for k in range(8)))
+    devices = [device for device, _ in source().discover().devices]
+    assert all(len(device.bonds) == 7 for device in devices)
+    assert {worth for device in devices for _, worth in device.bonds} == {bond(12, "SYS")}
+
+
+def test_a_driver_that_does_not_tell_how_gpus_are_connected_is_no_fault(scenario):
+    scenario(
+        *eight(),
+        "link|gpu=0|to=1|count=2|near=10",
+        "fail|call=nvmlDeviceGetTopologyCommonAncestor|gpu=-1|code=3",
+        "fail|call=nvmlDeviceGetPciInfo_v3|gpu=-1|code=3",
+    )
+    report = source().discover()
+    assert all(device.bonds == () for device, _ in report.devices)
+    assert all(status.health is Health.OK for _, status in report.devices)

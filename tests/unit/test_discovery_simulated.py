@@ -9,6 +9,7 @@ from jupyterhub_gpuspawner.discovery import cdi
 from jupyterhub_gpuspawner.discovery.simulated import SimulatedSource, cdi_spec, simulated_devices
 from jupyterhub_gpuspawner.errors import ConfigError, DiscoveryError
 from jupyterhub_gpuspawner.scheduler.models import Device, Node
+from jupyterhub_gpuspawner.scheduler.topology import NVLINK
 
 
 def source(count=2, node="box"):
@@ -145,3 +146,18 @@ def test_names_in_reads_json_and_yaml_and_skips_what_engines_skip(tmp_path):
         "nvidia.com/gpu=GPU-a",
         "vendor.com/net=0",
     }
+
+
+def test_simulated_gpus_may_be_connected_like_those_of_a_known_machine():
+    devices = SimulatedSource(10, "box", board="dgx-1v").devices
+    links = dict(devices[0].bonds)
+    assert links["SIMULATED-box-3"] // NVLINK == 2
+    assert links["SIMULATED-box-5"] // NVLINK == 0
+    # the ninth begins another machine
+    assert [id for id, _ in devices[8].bonds] == ["SIMULATED-box-9"]
+    assert all(device.bonds == () for device in SimulatedSource(2, "box").devices)
+
+
+def test_a_machine_that_is_not_known_is_refused():
+    with pytest.raises(ConfigError, match="no machine 'cray'; known are dgx-1v"):
+        SimulatedSource(2, "box", board="cray")

@@ -32,6 +32,7 @@ def options(**values: Any) -> GPUScheduler:
         ({"discovery": "magic"}, "'magic'; allowed: auto, nvml, simulated, static, none"),
         ({"simulate": -1}, "whole number 1 to 256, not -1"),
         ({"simulate": "four"}, "simulate"),
+        ({"simulate_board": "cray"}, "'cray'; allowed: dgx-1v, dgx-a100, hgx-h100, dgx-2"),
         ({"discovery": "simulated"}, "whole number 1 to 256, not 0"),
         ({"static_devices": [{"id": 0}], "discovery": "static"}, "indexes change"),
         ({"memory_reserve": 1.0}, "1.0; want 0 to below 1"),
