@@ -157,5 +157,17 @@ c.GPUScheduler.user_gpu_limits = environment.table("GPUS_USER_LIMITS", int, '{"c
 c.GPUScheduler.group_gpu_limits = environment.table("GPUS_GROUP_LIMITS", int, '{"students": 6}')
 c.GPUScheduler.shares = environment.table("GPUS_SHARES", dict, '{"physics": {"quota": 4}}')
 
+# --- Servers that nobody uses ---------------------------------------------------------------------
+# GPUS_IDLE_GPU takes GPUs back that nobody has used for so long ("2h"), after a warning of half an
+# hour; GPUS_IDLE_GROUPS says it otherwise for a group, null = never: {"staff": null}.
+# GPUS_IDLE_CPU stops servers without GPUs: docs/howto/idle.md. Not set: nothing is stopped.
+if environment.text("GPUS_IDLE_GPU"):
+    c.GPUScheduler.idle_timeout = environment.text("GPUS_IDLE_GPU")
+c.GPUScheduler.group_idle_timeouts = environment.table(
+    "GPUS_IDLE_GROUPS", (str, int, type(None)), '{"students": "1h", "staff": null}'
+)
+if environment.text("GPUS_IDLE_CPU"):
+    c.GPUScheduler.cpu_idle_timeout = environment.text("GPUS_IDLE_CPU")
+
 # --- The rest: service, roles, and what a Hub with a queue needs. Always last. ------------------
 setup(c)

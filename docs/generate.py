@@ -69,6 +69,7 @@ ADVICE = {
     "exited": "Read the last lines of its log, which the user sees too.",
     "out_of_memory": "Raise `mem_limit`, or have the user load less.",
     "reclaimed": "Nothing; it was warned. See `reclaim_warning` and the profile's `length`.",
+    "idle": "Nothing; it was warned. See `idle_timeout` and `group_idle_timeouts`.",
     "too_long": "Nothing; it may be extended again later.",
     "others_wait": "Nothing; the user may queue again.",
     "evicted": "Ask who did it: the journal says.",

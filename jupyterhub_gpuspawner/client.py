@@ -230,6 +230,11 @@ class SchedulerClient:
         """Report that the container runs. May be repeated."""
         await self._call("POST", _lease(lease, "running"), {})
 
+    async def activity(self, lease: str, idle_for: float | None, groups: tuple[str, ...]) -> None:
+        """Report for how many seconds nobody has used a server; None = not known."""
+        body = {"idle_for": idle_for, "groups": list(groups)}
+        await self._call("POST", _lease(lease, "activity"), body)
+
     async def stopping(self, lease: str, reason: str) -> None:
         """Store that the server shall go, before it is stopped. May be repeated."""
         await self._call("POST", _lease(lease, "stopping"), {"reason": reason})

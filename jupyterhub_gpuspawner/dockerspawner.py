@@ -17,6 +17,7 @@ import docker.errors
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, default, observe, validate
 
+from .activity import ActivityTraits
 from .docker_spec import limits_of
 from .ending import Ending
 from .engine import volumes
@@ -43,7 +44,12 @@ _watches: dict[tuple[int, str], EngineWatch] = {}
 
 
 class GPUDockerSpawner(
-    UserNetworkTraits, StorageTraits, GPUSpawnerMixin, ContainerVerbs, DockerSpawner
+    UserNetworkTraits,
+    StorageTraits,
+    ActivityTraits,
+    GPUSpawnerMixin,
+    ContainerVerbs,
+    DockerSpawner,
 ):
     """Start each server with exactly the GPUs that the scheduler leased to it."""
 
@@ -322,6 +328,8 @@ class GPUDockerSpawner(
     def follow(self, container_id: str, follower: Follower | None = None) -> None:
         """Call ``follower`` once when the container ends; None = have the Hub notice it."""
         self._watch(self._ledger_id).follow(container_id, follower or self._tell_the_hub)
+        if follower is None:
+            self.ask_for_activity()
 
     async def _tell_the_hub(self) -> None:
         """The container ended: read how at once, and let the Hub know as soon as it can hear."""

@@ -11,6 +11,7 @@ queue needs to be different. Services, roles and values that the config has are 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 from traitlets.config import Config, LazyConfigValue
 
+from . import culler
 from .client import BOOT_ID
 from .config_check import check_spawner, spawner_class
 from .errors import ConfigError
@@ -30,10 +32,13 @@ from .service.service_token import service_token
 from .swarmspawner import GPUSwarmSpawner
 
 SERVICE = "gpus"
+CULLER = "idle-culler"
 
 #: what the service may do at the Hub: read who has which server, and start a server again after
 #: a restart of the Hub
 SERVICE_SCOPES = ("list:users", "read:users:name", "read:servers", "servers")
+#: what the culler may do: see who is idle, and stop servers
+CULLER_SCOPES = ("list:users", "read:users:activity", "read:servers", "delete:servers")
 #: what users may do: open the service's page
 USER_SCOPE = f"access:services!service={SERVICE}"
 
@@ -43,6 +48,9 @@ PASSED_ON = (
     *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
     *("GPUS_SERVICE_TOKEN", "LD_LIBRARY_PATH"),
 )
+
+#: seconds between two questions to a server about what its user does
+ACTIVITY_INTERVAL = 60.0
 
 #: config sections that may hold a profile list
 SPAWNERS = ("GPUSwarmSpawner", "GPUDockerSpawner", "GPUSpawnerMixin")
@@ -79,6 +87,10 @@ def _setup(c: Any) -> None:
     _add_service(c, url, config_file)
     _add_roles(c)
     _point_spawners(c, url + PREFIX, options.token_path)
+    if options.idle().active:
+        _have_activity(c)
+    if options.cpu_idle_timeout is not None:
+        _add_culler(c, url + PREFIX, options)
     _adapt_hub(c)
 
 
@@ -178,6 +190,42 @@ def _point_spawners(c: Any, url: str, token_file: Path) -> None:
     c.GPUSpawnerMixin.token_file = str(token_file)
     if "spawner_class" not in c.JupyterHub:
         c.JupyterHub.spawner_class = "gpu-docker"
+
+
+def _have_activity(c: Any) -> None:
+    """Servers are asked what their users do, where unused ones are to be stopped."""
+    if not any("activity_interval" in c[name] for name in SPAWNERS if name in c):
+        c.GPUSpawnerMixin.activity_interval = ACTIVITY_INTERVAL
+
+
+def _add_culler(c: Any, url: str, options: GPUScheduler) -> None:
+    """The stock service that stops servers without GPUs."""
+    if importlib.util.find_spec("jupyterhub_idle_culler") is None:
+        raise ConfigError(
+            "GPUScheduler.cpu_idle_timeout is set, but jupyterhub-idle-culler is not installed: "
+            "pip install 'jupyterhub-gpuspawner[idle]'"
+        )
+    services = _listed(c.JupyterHub, "services")
+    if any(service.get("name") == CULLER for service in services):
+        raise ConfigError(f"GPUScheduler.cpu_idle_timeout: there is a service {CULLER!r} already")
+    timeout = max(int(options.cpu_idle_timeout), 1)
+    services.append(
+        {
+            "name": CULLER,
+            "command": [
+                *(sys.executable, "-m", "jupyterhub_gpuspawner.culler", f"--timeout={timeout}"),
+                f"--cull-every={min(max(timeout // 2, 1), 300)}",
+            ],
+            "environment": {
+                culler.API: f"{url}api/",
+                culler.TOKEN_FILE: str(options.token_path),
+            },
+        }
+    )
+    c.JupyterHub.services = services
+    roles = _listed(c.JupyterHub, "load_roles")
+    roles.append({"name": CULLER, "services": [CULLER], "scopes": list(CULLER_SCOPES)})
+    c.JupyterHub.load_roles = roles
 
 
 def _adapt_hub(c: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from .budgets import Spent
 from .decisions import Decision, EntryStored, LeaseStored
 from .fairshare import Usage
+from .idle_facts import IdleFacts
 from .models import EntryState, GPURequest, QueueEntry, Settings
 from .reasons import impossible
 from .tables import Tables
@@ -39,6 +40,8 @@ class Core:
     ready: set[str] = field(default_factory=set)
     #: released device -> since when; its memory was not seen empty yet
     settling: dict[str, float] = field(default_factory=dict)
+    #: who was seen to use what; of this run alone, so that nothing is believed for long
+    idle: IdleFacts = field(default_factory=IdleFacts)
     #: something outside the tables that a grant may depend on has changed
     stirred: bool = False
     #: why requests are impossible, for :attr:`_judged_at`

@@ -5,7 +5,8 @@ Events are facts or wishes from outside. They are not stored: the decisions they
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Union
 
 from .models import (
@@ -133,6 +134,9 @@ class NodeReported:
     devices: tuple[tuple[Device, DeviceStatus], ...]
     #: listed devices whose memory was not seen empty: released ones are not granted again yet
     occupied: frozenset[str] = frozenset()
+    #: device -> whether it computed when it was looked at; those of which that is not known
+    #: are not in it
+    working: Mapping[str, bool] = field(default_factory=dict)
     #: when the sources began to look; None = now. Says nothing about what was released later
     taken_at: float | None = None
 
@@ -169,6 +173,24 @@ class ExtensionAsked:
     lease_id: str
     #: the new end of its length, POSIX seconds
     ends_at: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActivitySeen:
+    """A server was asked what its user does, kernels and terminals. Not about its GPUs."""
+
+    lease_id: str
+    #: seconds since it was last used; None = it did not say
+    idle_for: float | None
+    #: the user's groups now; None = as at the grant
+    groups: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeepAsked:
+    """The user wants an unused server to be left alone for a while."""
+
+    lease_id: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,6 +236,8 @@ Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     NodeChanged,
     AdminAsked,
     ExtensionAsked,
+    ActivitySeen,
+    KeepAsked,
     Booked,
     BookingCancelled,
     SettingsChanged,

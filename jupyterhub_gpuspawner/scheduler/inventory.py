@@ -26,6 +26,7 @@ def node_reported(core: Core, event: events.NodeReported, now: float) -> None:
         core.set_ready(node.name, False)
     for device, status in event.devices:
         _device_reported(core, replace(device, node=node.name), status, rebooted)
+        core.idle.device(device.id, event.working.get(device.id), now)
     listed = {device.id for device, _ in event.devices}
     for device_id in sorted(core.tables.devices_of_node[node.name] - listed):
         known = core.tables.status[device_id]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from .policy import Fairness
+from .policy import Fairness, Idle
 from .policy import Limits as Limits
 
 
@@ -148,6 +148,7 @@ class Reason(Text):
     OUT_OF_MEMORY = "out_of_memory"
     VANISHED = "vanished"
     RECLAIMED = "reclaimed"
+    IDLE = "idle"
     EVICTED = "evicted"
 
 
@@ -321,6 +322,10 @@ class Lease:
     warned: bool = False
     #: when it will be stopped, as it was warned; None = it was not
     stop_at: float | None = None
+    #: the warning is because nobody uses it, not because it is past its length
+    idle: bool = False
+    #: until when its user has it kept although nobody uses it; None = not
+    kept_until: float | None = None
     #: its node does not answer: nothing is known
     uncertain: bool = False
     #: its stop hung
@@ -384,3 +389,5 @@ class Settings:
     pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: who is served first
     fairness: Fairness = field(default_factory=Fairness)
+    #: when an unused server is stopped
+    idle: Idle = field(default_factory=Idle)

@@ -62,6 +62,35 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Idle:
+    """When a server with GPUs that nobody uses is stopped. Seconds."""
+
+    #: without activity before the warning, for users of no group in ``groups``; None = never
+    timeout: float | None = None
+    #: the same by group name; a user has the longest of his groups, and None is the longest
+    groups: dict[str, float | None] = field(default_factory=dict)
+    #: from the warning to the stop
+    warning: float = HOUR / 2
+    #: from the start of a server; before, it is not even warned
+    min_runtime: float = HOUR
+    #: that a user may have a server kept, from the moment of asking
+    extension: float = 8 * HOUR
+
+    @property
+    def active(self) -> bool:
+        """Whether it can stop anything at all."""
+        return self.timeout is not None or any(v is not None for v in self.groups.values())
+
+    def timeout_of(self, groups: tuple[str, ...]) -> float | None:
+        """Seconds for a user of these groups; None = exempt."""
+        own = [self.groups[name] for name in groups if name in self.groups]
+        if not own:
+            return self.timeout
+        known = [seconds for seconds in own if seconds is not None]
+        return max(known) if len(known) == len(own) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fairness:
     """How the line is ordered."""
 

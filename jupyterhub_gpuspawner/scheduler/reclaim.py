@@ -141,6 +141,8 @@ def look(core: Core, queue: Queue, now: float) -> None:
         for lease in core.tables.leases.values()
         if lease.state is LeaseState.RUNNING
         and (lease.warned or (lease.ends_at is not None and lease.ends_at <= now))
+        # it is about to go as it is, or to be used again
+        and not lease.idle
         # of what is not known nothing is said, and no warning is taken back
         and lease.node in core.ready
         and not lease.uncertain

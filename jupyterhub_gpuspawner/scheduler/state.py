@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import bookings, entries, events, filters, inventory, leases, queue, reclaim
+from . import bookings, entries, events, filters, idle, inventory, leases, queue, reclaim
 from .core import Core
 from .decisions import Decision
 from .models import Reason, Settings
@@ -33,6 +33,8 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.NodeReconciled: inventory.node_reconciled,
     events.NodeChanged: inventory.node_changed,
     events.AdminAsked: inventory.admin_asked,
+    events.ActivitySeen: idle.activity_seen,
+    events.KeepAsked: idle.keep_asked,
     events.Booked: bookings.booked,
     events.BookingCancelled: bookings.cancelled,
 }
@@ -114,6 +116,7 @@ class SchedulerState:
             self._grant_pass(now)
             core.stirred, self._seen = False, core.tables.version
         if isinstance(event, events.Tick):
+            idle.look(core, now)
             # whom nothing that is free could help
             reclaim.look(core, self._queue, now)
         return core.decided

@@ -172,6 +172,24 @@ class CancelHandler(APIHandler):
         return self.caller.acts or self.caller.viewer.owns(found.key)
 
 
+class KeepHandler(APIHandler):
+    """Leaves a server alone for a while although nobody uses it."""
+
+    async def post(self, lease: str) -> None:
+        async def keep() -> BaseModel:
+            bodies.read(bodies.Nothing, self.request.body)
+            if not await self.desk.read(lambda state: self._may_keep(state, lease)):
+                raise NotThereError("You have no such server.")
+            await self.desk.post(events.KeepAsked(lease_id=lease))
+            return models.Done()
+
+        await self.reply(keep)
+
+    def _may_keep(self, state: SchedulerState, lease: str) -> bool:
+        found = state.tables.leases.get(lease)
+        return found is not None and (self.caller.acts or self.caller.viewer.owns(found.key))
+
+
 class EvictHandler(APIHandler):
     """Stops somebody's server."""
 
@@ -250,6 +268,15 @@ OPERATIONS: list[tuple[Operation, type[APIHandler]]] = [
             reads_all=True,
         ),
         JournalHandler,
+    ),
+    (
+        Operation(
+            method="post",
+            path="leases/{id}/keep",
+            summary="Keep a server that nobody uses for a while: your own, or (admins) anybody's.",
+            answer=models.Done,
+        ),
+        KeepHandler,
     ),
     (
         Operation(

@@ -192,13 +192,14 @@ def _booked(state: SchedulerState) -> dict[str, Any]:
 
 
 class LeaseHandler(InternalHandler):
-    """``POST api/internal/leases/<lease>/taken|bind|running|extend|stopping|ended``."""
+    """``POST api/internal/leases/<lease>/taken|bind|running|activity|extend|stopping|ended``."""
 
     async def post(self, lease: str, verb: str) -> None:
         work = {
             "taken": self._taken,
             "bind": self._bind,
             "running": self._running,
+            "activity": self._activity,
             "extend": self._extend,
             "stopping": self._stopping,
             "ended": self._ended,
@@ -218,6 +219,14 @@ class LeaseHandler(InternalHandler):
     async def _running(self, lease: str, data: bytes) -> dict[str, Any]:
         bodies.read(bodies.Nothing, data)
         await self.desk.post(events.ContainerRunning(lease_id=lease))
+        return {}
+
+    async def _activity(self, lease: str, data: bytes) -> dict[str, Any]:
+        body = bodies.read(bodies.Activity, data)
+        groups = None if body.groups is None else tuple(body.groups)
+        await self.desk.post(
+            events.ActivitySeen(lease_id=lease, idle_for=body.idle_for, groups=groups)
+        )
         return {}
 
     async def _extend(self, lease: str, data: bytes) -> dict[str, Any]:
@@ -254,7 +263,7 @@ def routes(prefix: str, desk: Any) -> list[tuple[str, type[JSONHandler], dict[st
         (f"{api}internal/bookings", BookingsHandler, with_desk),
         (f"{api}internal/bookings/{_ID}/cancel", BookingHandler, with_desk),
         (
-            f"{api}internal/leases/{_ID}/(taken|bind|running|extend|stopping|ended)",
+            f"{api}internal/leases/{_ID}/(taken|bind|running|activity|extend|stopping|ended)",
             LeaseHandler,
             with_desk,
         ),

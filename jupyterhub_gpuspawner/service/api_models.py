@@ -75,7 +75,11 @@ class Lease(_Answer):
     granted_at: float = Field(description="POSIX seconds")
     ends_at: float | None = Field(description="POSIX seconds; null = no length was asked for")
     stop_at: float | None = Field(
-        description="POSIX seconds; it is warned, and will be stopped then for others. null = not"
+        description="POSIX seconds; it is warned, and will be stopped then. null = not"
+    )
+    idle: bool = Field(description="the warning is because nobody uses it")
+    kept_until: float | None = Field(
+        description="POSIX seconds; until then it is kept although nobody uses it. null = not"
     )
 
 

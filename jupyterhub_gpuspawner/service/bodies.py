@@ -80,6 +80,13 @@ class Extend(_Body):
     ends_at: float = Field(ge=0, le=1e11)
 
 
+class Activity(_Body):
+    """``POST leases/<id>/activity``. Seconds since the server was last used."""
+
+    idle_for: float | None = Field(None, ge=0, le=1e11)
+    groups: list[_Text] | None = Field(None, max_length=1000)
+
+
 class Book(_Body):
     """``POST bookings``. Times are POSIX seconds."""
 

@@ -241,6 +241,21 @@ def occupied(report: Report) -> frozenset[str]:
     )
 
 
+def working(report: Report) -> dict[str, bool]:
+    """Device id -> whether it computed at the moment of the report. Pure.
+
+    Without those of which nobody knows: a MIG instance with a process on it, a device that no
+    source measures.
+    """
+    found = {}
+    for device_id, usage in report.usage.items():
+        if usage.utilisation is not None:
+            found[device_id] = usage.utilisation > 0
+        elif usage.processes == ():
+            found[device_id] = False
+    return found
+
+
 def doubtful(state: SchedulerState, node: str, why: str) -> NodeReported | None:
     """The event for "the device source can't be read": nothing is granted, nothing released.
 

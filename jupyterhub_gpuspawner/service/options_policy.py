@@ -9,11 +9,12 @@ from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 from ..scheduler.models import Limits, Settings
 from .options_budgets import BudgetOptions
 from .options_fairness import FairnessOptions
+from .options_idle import IdleOptions
 from .options_places import PlaceOptions
 from .traits import Seconds
 
 
-class PolicyOptions(FairnessOptions, BudgetOptions, PlaceOptions):
+class PolicyOptions(FairnessOptions, BudgetOptions, IdleOptions, PlaceOptions):
     """Part of :class:`~.options.GPUScheduler`: what :class:`Settings` is made of."""
 
     memory_reserve = Float(
@@ -237,4 +238,5 @@ class PolicyOptions(FairnessOptions, BudgetOptions, PlaceOptions):
             reclaim_warning=self.reclaim_warning,
             pools=self.pools(),
             fairness=self.fairness(),
+            idle=self.idle(),
         )

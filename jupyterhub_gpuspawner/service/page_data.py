@@ -121,6 +121,8 @@ def _lease(state: SchedulerState, lease: Lease, starved: Collection[str]) -> dic
         "granted_at": lease.granted_at,
         "ends_at": lease.ends_at,
         "stop_at": lease.stop_at,
+        "idle": lease.idle,
+        "kept_until": lease.kept_until,
     }
 
 

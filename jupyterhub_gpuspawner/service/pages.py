@@ -1,6 +1,6 @@
 """The page at ``/services/gpus/``, and ``/metrics``. For people and programs known to the Hub.
 
-Read only: nothing here changes anything, so no form is needed. The one script is the Hub's own
+Its one form has a server kept that nobody uses. The one script is the Hub's own
 switch between light and dark; it has a nonce, so that nothing else of the Hub's address runs.
 """
 
@@ -21,15 +21,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from .. import __version__, units
-from ..errors import LedgerError
+from ..errors import LedgerError, RefusedError
+from ..scheduler import events
 from .headers import protect
 from .hub_user import HubUser, need_hub
+from .openapi import ID
 from .options import PREFIX
 from .page_data import Viewer, page_data
 from .web import bearer, has_token
 from .words import clock_time
 
 if TYPE_CHECKING:
+    from ..scheduler.state import SchedulerState
     from .desk import Desk
 
 HERE = Path(__file__).parent
@@ -75,8 +78,32 @@ class GPUsPage(HubPage):
         # where this fails the page says the phase and the reason
         with suppress(LedgerError, asyncio.TimeoutError):
             data = await asyncio.wait_for(self.desk.show(viewer, page_data), READ_LIMIT)
-        values = {"viewer": viewer, "status": status, "data": data, "reload": RELOAD}
+        # only where there is a form: it sets a cookie
+        may_keep = data is not None and any(lease["idle"] for lease in data["leases"])
+        xsrf = self.xsrf_token.decode() if may_keep else ""
+        values = {"viewer": viewer, "xsrf": xsrf, "status": status, "data": data, "reload": RELOAD}
         self.finish(render("gpus.html", nonce=self.nonce, **values))
+
+
+class KeepPage(HubPage):
+    """The button *Keep it*: leaves a server alone for a while although nobody uses it."""
+
+    async def post(self, lease: str) -> None:
+        # also looks at the XSRF token of the form
+        user = await self.identify()
+        if user is None:
+            raise HTTPError(403)
+        viewer = Viewer(name=str(user["name"]), admin=bool(user.get("admin")))
+
+        def owned(state: SchedulerState) -> bool:
+            found = state.tables.leases.get(lease)
+            return found is not None and viewer.owns(found.key)
+
+        with suppress(LedgerError, RefusedError, asyncio.TimeoutError):
+            if await asyncio.wait_for(self.desk.read(owned), READ_LIMIT):
+                await asyncio.wait_for(self.desk.post(events.KeepAsked(lease_id=lease)), READ_LIMIT)
+        # the page says how it is now, whatever became of it
+        self.redirect(os.environ.get("JUPYTERHUB_SERVICE_PREFIX", PREFIX), status=303)
 
 
 class MetricsPage(HubPage):
@@ -156,6 +183,7 @@ def routes(prefix: str, desk: Desk) -> list[Any]:
     with_desk = {"desk": desk}
     return [
         (re.escape(prefix), GPUsPage, with_desk),
+        (f"{prefix}keep/({ID})", KeepPage, with_desk),
         (f"{prefix}metrics", MetricsPage, with_desk),
         (f"{prefix}oauth_callback", Callback),
         (f"{prefix}static/(gpus\\.css)", Style, {"path": str(HERE / "static")}),

@@ -294,6 +294,7 @@ class Reconciler:
                 node=report.node,
                 devices=inv.merged(report, how, foreign, held),
                 occupied=inv.occupied(report),
+                working=inv.working(report),
                 taken_at=taken_at,
             )
 

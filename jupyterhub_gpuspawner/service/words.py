@@ -50,6 +50,7 @@ REASONS: dict[Reason, str] = {
     ),
     Reason.IMPOSSIBLE: "This can never be granted here.",
     Reason.RECLAIMED: "The server was past its length, and others waited for its GPUs.",
+    Reason.IDLE: "Nobody used the server and its GPUs, so they were given to others.",
     Reason.EVICTED: "An administrator stopped the server.",
     Reason.TOO_LONG: "It may be extended by its own length from now, no more.",
     Reason.OTHERS_WAIT: "Somebody waits for the GPUs, so it is not extended.",
@@ -72,7 +73,14 @@ def why_stopped(lease: Lease) -> str:
         return f"stopped by an administrator{said}"
     if lease.reason is Reason.RECLAIMED:
         return "stopped: it was past its length, and others waited for its GPUs"
+    if lease.reason is Reason.IDLE:
+        return "stopped: nobody used it and its GPUs for a long time; your files are kept"
     return ""
+
+
+def why_warned(idle: bool) -> str:
+    """Why a server will be stopped, as a beginning of a sentence."""
+    return "nobody uses it and its GPUs" if idle else "past its length, and others wait"
 
 
 def waiting(reason: Reason, ahead: int, simulated: bool = False) -> str:
@@ -139,7 +147,7 @@ class Announcer:
             del self._stops[lease.id]
         elif lease.stop_at is not None and known is None:
             end = clock_time(lease.stop_at)
-            yield f"{_who(lease.key)}: past its length, and others wait: will be stopped at {end}"
+            yield f"{_who(lease.key)}: {why_warned(lease.idle)}: will be stopped at {end}"
         elif lease.stop_at is None and known is not None:
             yield f"{_who(lease.key)}: the warning is withdrawn"
 

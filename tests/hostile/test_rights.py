@@ -32,10 +32,11 @@ WHO = (
     "token to see",
     "token to act",
 )
-LEASES = "api/internal/leases/ID/(taken|bind|running|extend|stopping|ended)"
+LEASES = "api/internal/leases/ID/(taken|bind|running|activity|extend|stopping|ended)"
 #: addresses that fit the patterns of the routes
 EXAMPLES = {
     "": "",
+    "keep/(ID)": "keep/nobodys",
     "metrics": "metrics",
     "oauth_callback": "oauth_callback",
     "static/(gpus\\.css)": "static/gpus.css",
@@ -48,6 +49,7 @@ EXAMPLES = {
     "api/queue/ID/cancel": "api/queue/nobodys/cancel",
     "api/devices/ID/admin": "api/devices/nobodys/admin",
     "api/leases/ID/evict": "api/leases/nobodys/evict",
+    "api/leases/ID/keep": "api/leases/nobodys/keep",
     "api/nodes/ID/admin": "api/nodes/nobodys/admin",
     "api/health": "api/health",
     "api/internal/summary": "api/internal/summary",
@@ -96,6 +98,18 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     # 400: the empty body does not say what is wanted
     "api/devices/ID/admin": {"POST": OF_AN_ADMIN},
     "api/nodes/ID/admin": {"POST": OF_AN_ADMIN},
+    # the button of the page; these callers do not send its XSRF token
+    "keep/(ID)": {"POST": {"*": NO}},
+    # 404: there is no such lease of theirs
+    "api/leases/ID/keep": {
+        "POST": {
+            "*": NO,
+            "token with scope": 404,
+            "service token": 404,
+            "token to see": 404,
+            "token to act": 404,
+        }
+    },
     # 404: there is no such lease
     "api/leases/ID/evict": {"POST": {"*": NO, "service token": 404, "token to act": 404}},
     "": {

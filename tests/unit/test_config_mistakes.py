@@ -114,6 +114,8 @@ def test_the_options_are_found() -> None:
         "FairnessOptions",
         "PlaceOptions",
         "BudgetOptions",
+        "IdleOptions",
+        "ActivityTraits",
         "StorageTraits",
         "UserNetworkTraits",
     }

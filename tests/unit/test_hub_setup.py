@@ -13,7 +13,7 @@ import pytest
 from traitlets.config import Config
 
 from jupyterhub_gpuspawner.errors import ConfigError
-from jupyterhub_gpuspawner.hub import SERVICE, SERVICE_SCOPES, USER_SCOPE, setup
+from jupyterhub_gpuspawner.hub import CULLER, SERVICE, SERVICE_SCOPES, USER_SCOPE, setup
 from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
@@ -245,3 +245,43 @@ def test_swarm_itself_bounds_the_processors(c: Any) -> None:
     assert GPUScheduler(config=Config({"GPUScheduler": {"discovery": "swarm"}})).settings() == (
         replace(GPUScheduler().settings(), cpu_overcommit=1.0)
     )
+
+
+def test_idle_servers_without_gpus_get_the_stock_culler(c: Any) -> None:
+    c.JupyterHub.load_roles = [{"name": "mine", "scopes": ["self"]}]
+    c.GPUScheduler.cpu_idle_timeout = "12h"
+    setup(c)
+    culler = next(one for one in c.JupyterHub.services if one["name"] == CULLER)
+    assert "--timeout=43200" in culler["command"]
+    (role,) = (role for role in c.JupyterHub.load_roles if role["name"] == CULLER)
+    assert role["services"] == [CULLER] and "delete:servers" in role["scopes"]
+    assert "servers" not in role["scopes"], "it starts nothing"
+
+
+def test_a_culler_of_the_config_is_not_doubled(c: Any) -> None:
+    c.JupyterHub.services = [{"name": CULLER}]
+    c.GPUScheduler.cpu_idle_timeout = "12h"
+    with pytest.raises(SystemExit, match="there is a service 'idle-culler' already"):
+        setup(c)
+
+
+def test_without_an_idle_time_nothing_is_asked_or_stopped(c: Any) -> None:
+    setup(c)
+    assert [service["name"] for service in c.JupyterHub.services] == [SERVICE]
+    assert "activity_interval" not in c.GPUSpawnerMixin
+
+
+@pytest.mark.parametrize("option", [{"idle_timeout": "2h"}, {"group_idle_timeouts": {"a": 600}}])
+def test_with_an_idle_time_servers_are_asked_what_their_users_do(
+    c: Any, option: dict[str, Any]
+) -> None:
+    c.GPUScheduler.update(option)
+    setup(c)
+    assert c.GPUSpawnerMixin.activity_interval == 60
+
+
+def test_what_the_config_says_about_asking_stays(c: Any) -> None:
+    c.GPUScheduler.idle_timeout = "2h"
+    c.GPUDockerSpawner.activity_interval = 10.0
+    setup(c)
+    assert "activity_interval" not in c.GPUSpawnerMixin

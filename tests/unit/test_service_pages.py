@@ -313,3 +313,37 @@ async def test_who_is_warned_reads_when_the_server_will_be_stopped(
             page = await soup(world)
     # 1_000_000 s + 1 h + 30 min
     assert "it will be stopped at 15:16 UTC" in page.get_text()
+
+
+async def test_who_does_not_use_a_server_reads_it_and_has_it_kept_by_a_button(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_in: Any
+) -> None:
+    monkeypatch.setattr(runtime, "TICK", 0.01)
+    idle = {"idle_timeout": 60, "idle_min_runtime": 1, "idle_warning": "30m"}
+    world = World(tmp_path, simulate=1, **idle)
+    log_in({"name": "alice"})
+    async with world.running():
+        async with world.ask("alice", request={"count": 1}) as stream:
+            lease = (await stream.until(event="granted"))["lease"]["id"]
+        container = world.engine.create(lease, "alice", devices=["SIMULATED-n1-0"])
+        await world.post(f"leases/{lease}/bind", {"container_id": container})
+        world.engine.start(container)
+        await world.post(f"leases/{lease}/running")
+        await world.post(f"leases/{lease}/activity", {"idle_for": 600, "groups": []})
+        world.clock.now += 120.0
+        await world.until(lambda: any('"idle": true' in row for row in world.ledger.rows))
+        page = await soup(world)
+        assert "Nobody uses it: it will be stopped at" in page.get_text()
+        (form,) = page.find_all("form")
+        assert form["method"] == "post" and form.find("input")["name"] == "_xsrf"
+        address = world.url.removesuffix(service_world.PREFIX) + form["action"]
+        call: dict[str, Any] = {"method": "POST", "body": "", "follow_redirects": False}
+        log_in({"name": "bob"})
+        before = len(world.ledger.rows)
+        await world.http.fetch(address, raise_error=False, **call)
+        assert len(world.ledger.rows) == before, "it is not his"
+        log_in({"name": "alice"})
+        answer = await world.http.fetch(address, raise_error=False, **call)
+        assert (answer.code, answer.headers["Location"]) == (303, service_world.PREFIX)
+        page = await soup(world)
+        assert "kept until" in page.get_text() and not page.find_all("form")

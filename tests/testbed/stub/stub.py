@@ -5,7 +5,8 @@ It answers on <prefix>api as the Hub expects, tells on <prefix>facts what it see
 reports its activity. Misbehaves on request, by environment: STUB_DIE=<exit code> ends at once,
 STUB_EXIT_AFTER=<seconds> ends later with STUB_EXIT_CODE (default 0), STUB_SLOW=<seconds> listens
 late, STUB_EAT=<MiB> allocates memory once it serves, STUB_IGNORE_TERM=1 ignores SIGTERM.
-GET <prefix>eat?<MiB> allocates on request, GET <prefix>exit?<code> ends.
+GET <prefix>eat?<MiB> allocates on request, GET <prefix>exit?<code> ends. It has one kernel, which
+GET <prefix>kernel?<state> makes busy or idle; STUB_NO_JUPYTER=1 has none of Jupyter's API.
 """
 
 import datetime
@@ -22,6 +23,8 @@ from urllib.parse import urlsplit
 ENV = os.environ
 PREFIX = ENV.get("JUPYTERHUB_SERVICE_PREFIX", "/")
 PORT = urlsplit(ENV.get("JUPYTERHUB_SERVICE_URL", "")).port or 8888
+STARTED = datetime.datetime.now(datetime.timezone.utc).isoformat()
+KERNEL = {"id": "1", "execution_state": "idle", "last_activity": STARTED}
 HELD: list = []  # memory that stays allocated
 
 
@@ -54,7 +57,14 @@ class Handler(BaseHTTPRequestHandler):
             eat(query)
         elif path == PREFIX + "exit":
             end(query or 0, "stub: asked to end")
+        elif path == PREFIX + "kernel":
+            now = datetime.datetime.now(datetime.timezone.utc).isoformat()
+            KERNEL.update(execution_state=query, last_activity=now)
         body = {"version": "stub"} if path == PREFIX + "api" else facts()
+        if path.startswith(PREFIX + "api/") and not ENV.get("STUB_NO_JUPYTER"):
+            body = {"status": {"started": STARTED}, "kernels": [KERNEL], "terminals": []}[
+                path[len(PREFIX + "api/") :]
+            ]
         data = json.dumps(body).encode()
         self.send_response(200 if path.startswith(PREFIX) else 404)
         self.send_header("Content-Type", "application/json")
