@@ -320,6 +320,12 @@ def cli() -> str:
     return "\n\n".join(parts)
 
 
+def checks() -> str:
+    """What ``doctor`` looks at."""
+    rows = [(f"`{one.name}`", one.help) for one in module("doctor.examine").CHECKS]
+    return table(("check", "what is right"), iter(rows))
+
+
 def benchmarks() -> str:
     """The programs that ``benchmarks/run`` knows."""
     rows = []
@@ -342,6 +348,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "head": head,
     "cli": cli,
     "benchmarks": benchmarks,
+    "checks": checks,
     "docstring": docstring,
 }
 

@@ -15,6 +15,9 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ from .swarmspawner import GPUSwarmSpawner
 
 SERVICE = "gpus"
 CULLER = "idle-culler"
+_OPTIONS_FILE = "scheduler.json"
+_only_looking: ContextVar[bool] = ContextVar("only_looking", default=False)
 
 #: what the service may do at the Hub: read who has which server, and start a server again after
 #: a restart of the Hub
@@ -75,14 +80,9 @@ def _setup(c: Any) -> None:
     _match_engine(c)
     options = GPUScheduler(config=Config({"GPUScheduler": dict(c.GPUScheduler)}))
     host, port = options.bind() if options.url else ("127.0.0.1", DEFAULT_PORT)
-    state = options.state_path
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_token(options)
-        config_file = _write_options(state, dict(c.GPUScheduler))
-    except OSError as error:
-        where = f"GPUScheduler.state_dir {state}, token_file {options.token_path}"
-        raise ConfigError(f"{where}: {error.strerror or error}") from error
+    config_file = options.state_path / _OPTIONS_FILE
+    if not _only_looking.get():
+        _write(options, config_file, dict(c.GPUScheduler))
     url = f"http://{host}:{port}"
     _add_service(c, url, config_file)
     _add_roles(c)
@@ -92,6 +92,27 @@ def _setup(c: Any) -> None:
     if options.cpu_idle_timeout is not None:
         _add_culler(c, url + PREFIX, options)
     _adapt_hub(c)
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Within, ``setup(c)`` changes ``c`` and writes nothing: a configuration is looked at."""
+    token = _only_looking.set(True)
+    try:
+        yield
+    finally:
+        _only_looking.reset(token)
+
+
+def _write(options: GPUScheduler, config_file: Path, section: dict[str, Any]) -> None:
+    """The files that the service is started with."""
+    try:
+        options.state_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_token(options)
+        _write_options(config_file, section)
+    except OSError as error:
+        where = f"GPUScheduler.state_dir {options.state_path}, token_file {options.token_path}"
+        raise ConfigError(f"{where}: {error.strerror or error}") from error
 
 
 def _match_engine(c: Any) -> None:
@@ -127,14 +148,13 @@ def _check_profiles(c: Any) -> None:
                 raise ConfigError(f"c.{section}.profile_list: {error}") from None
 
 
-def _write_options(state: Path, section: dict[str, Any]) -> Path:
+def _write_options(path: Path, section: dict[str, Any]) -> None:
     """The service's options as a file: it is another process and does not run this config."""
     values = {
         name: value.get_value([]) if isinstance(value, LazyConfigValue) else value
         for name, value in section.items()
     }
-    values["state_dir"] = str(state)
-    path = state / "scheduler.json"
+    values["state_dir"] = str(path.parent)
     try:
         text = json.dumps({"GPUScheduler": values}, indent=2)
     except TypeError as error:
@@ -143,7 +163,6 @@ def _write_options(state: Path, section: dict[str, Any]) -> Path:
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
     os.replace(draft, path)
-    return path
 
 
 def _add_service(c: Any, url: str, config_file: Path) -> None:

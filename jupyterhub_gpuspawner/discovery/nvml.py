@@ -124,6 +124,11 @@ class NvmlSource:
             self._remembered = tuple(device for device, _ in report.devices)
             return report
 
+    def document(self) -> Mapping[str, Any]:
+        """What the probe says, unjudged. Raises as :meth:`discover`."""
+        with self._lock:
+            return self._probe()
+
     def _ours(self) -> frozenset[str]:
         try:
             return frozenset(self._containers())

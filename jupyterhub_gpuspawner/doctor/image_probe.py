@@ -20,7 +20,7 @@ MARK = "jupyterhub-gpuspawner-probe:"
 #: packages whose versions are told
 VERSIONS = ("jupyterhub", "jupyterlab", "jupyter_server", "notebook", "ipykernel")
 #: seconds for one start of the launcher
-LIMIT = 120
+LIMIT = 60
 #: of each package that is not here by itself, the size in bytes
 FOLDERS = ("/root/.cache", "/opt/conda/pkgs", "/var/lib/apt/lists", "/var/cache/apt/archives")
 LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
