@@ -12,11 +12,12 @@ touched, and :meth:`Capacity.validate` compares it with a count from scratch.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from . import filters
 from .models import Device, GPURequest, Mode, Settings
 from .rooms import Kind, Room, Shelf, Want
+from .strategies import Gradient, spread
 from .tables import Tables
 from .topology import Board
 
@@ -58,6 +59,7 @@ class Capacity:
         self._wants: dict[object, Want] = {}
         self._homes: dict[Want, tuple[Room, ...]] = {}
         self._homes_at = -1
+        self._gradient = Gradient(tables, self.want)
         tables.touched.update(tables.devices)
         tables.touched_nodes.update(tables.nodes)
 
@@ -202,15 +204,23 @@ class Capacity:
 
         Waste the least: the kind with the least memory that will do, then the node with the
         most NVLinks among as many as are asked for, then the one with the fewest of the kind left
-        over, then the one with the least memory left, then by name. ``allowed`` may refuse a node.
+        over, then the one with the least memory left, then by name; or in the order that the
+        settings' placement says. ``allowed`` may refuse a node.
         """
         if want.prefer:
             booked = self._find_booked(want, allowed)
             if booked is not None:
                 return booked
         for kind in want.kinds or (self._nothing,):
-            if kind.bonded and want.count > 1:
+            placement = self._settings.placement
+            if placement.spread and (want.pool in placement.spread or "*" in placement.spread):
+                rooms = spread(self._having(want, kind), want, kind)
+                found = _first(rooms, allowed)
+            elif kind.bonded and want.count > 1:
                 found = self._find_linked(want, kind, allowed)
+            elif placement.gradient and want.count:
+                rooms = self._gradient.order(self._having(want, kind), want, kind)
+                found = _first(rooms, allowed)
             else:
                 found = self._find_packed(want, kind, allowed)
             if found is not None:
@@ -251,11 +261,10 @@ class Capacity:
     def _having(self, want: Want, kind: Kind) -> Iterator[Room]:
         """Nodes with enough free of the kind, those with the fewest first."""
         for count in range(want.count, kind.top + 1):
-            for memory, name in kind.levels[count]:
+            for _, name in kind.levels[count]:
                 room = self.rooms[name]
                 choosy = bool(want.only or want.avoid)
-                fits = memory >= want.memory and room.holds(want)
-                if fits and (not choosy or self._offers(want, room, kind)):
+                if room.holds(want) and (not choosy or self._offers(want, room, kind)):
                     yield room
 
     def _find_booked(self, want: Want, allowed: Allowed | None) -> Room | None:
@@ -343,6 +352,11 @@ class Capacity:
             if any(kind.levels)
         }
         return {"rooms": rooms, "levels": levels}
+
+
+def _first(rooms: Iterable[Room], allowed: Allowed | None) -> Room | None:
+    """The first one that may be used."""
+    return next((room for room in rooms if allowed is None or allowed(room)), None)
 
 
 def _put(ids: set[str], device_id: str, there: bool) -> None:

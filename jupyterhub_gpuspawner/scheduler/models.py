@@ -11,6 +11,7 @@ from enum import Enum
 
 from .policy import Fairness, Idle
 from .policy import Limits as Limits
+from .policy import Placement as Placement
 
 
 class Text(str, Enum):
@@ -387,6 +388,8 @@ class Settings:
     reclaim_warning: float | None = None
     #: pool -> patterns on names of nodes, e.g. ``{"a100": ("gpu-0*",)}``
     pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: which of the nodes that have room
+    placement: Placement = field(default_factory=Placement)
     #: who is served first
     fairness: Fairness = field(default_factory=Fairness)
     #: when an unused server is stopped

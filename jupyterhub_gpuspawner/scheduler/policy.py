@@ -91,6 +91,16 @@ class Idle:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Which of the nodes that have room."""
+
+    #: where free GPUs are spoilt least for those who usually ask; False = the fewest left over
+    gradient: bool = False
+    #: requests for these pools go where most is free; ``*`` = all requests
+    spread: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fairness:
     """How the line is ordered."""
 

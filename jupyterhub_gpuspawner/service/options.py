@@ -322,6 +322,7 @@ class GPUScheduler(PolicyOptions):
 
     def _check_together(self) -> None:
         """Options that only make sense together, and those whose reader is another module."""
+        self.where()
         if not self.claim_engine and self.discovery not in ("simulated", "none"):
             raise ConfigError(
                 f"GPUScheduler.claim_engine is False with discovery {self.discovery!r}: two "

@@ -237,6 +237,7 @@ class PolicyOptions(FairnessOptions, BudgetOptions, IdleOptions, PlaceOptions):
             return_grace=self.return_grace,
             reclaim_warning=self.reclaim_warning,
             pools=self.pools(),
+            placement=self.where(),
             fairness=self.fairness(),
             idle=self.idle(),
         )

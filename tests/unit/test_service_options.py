@@ -12,7 +12,7 @@ import pytest
 from traitlets.config import Config
 
 from jupyterhub_gpuspawner.errors import ConfigError
-from jupyterhub_gpuspawner.scheduler.models import Limits
+from jupyterhub_gpuspawner.scheduler.models import Limits, Placement
 from jupyterhub_gpuspawner.scheduler.policy import Budget
 from jupyterhub_gpuspawner.service import app, service_token
 from jupyterhub_gpuspawner.service.app import SchedulerApp
@@ -32,6 +32,8 @@ def options(**values: Any) -> GPUScheduler:
         ({"discovery": "magic"}, "'magic'; allowed: auto, nvml, simulated, static, none"),
         ({"simulate": -1}, "whole number 1 to 256, not -1"),
         ({"simulate": "four"}, "simulate"),
+        ({"placement": "worst_fit"}, "'worst_fit'; allowed: best_fit, fgd"),
+        ({"spread_pools": ["gold"]}, "there is no pool 'gold' in node_pools; there are none"),
         ({"simulate_board": "cray"}, "'cray'; allowed: dgx-1v, dgx-a100, hgx-h100, dgx-2"),
         ({"discovery": "simulated"}, "whole number 1 to 256, not 0"),
         ({"static_devices": [{"id": 0}], "discovery": "static"}, "indexes change"),
@@ -218,3 +220,9 @@ def test_the_fairness_options_become_the_policy() -> None:
     assert fairness.priorities == {"guests": -1}
     assert (fairness.half_life, fairness.age_guard) == (86400.0, None)
     assert not fairness.by_usage and not fairness.backfill
+
+
+def test_placement_and_spread_pools_become_the_policy() -> None:
+    chosen = options(placement="fgd", node_pools={"a": ["n*"]}, spread_pools=["a", "*"])
+    assert chosen.settings().placement == Placement(gradient=True, spread=frozenset({"a", "*"}))
+    assert options().settings().placement == Placement()
