@@ -1,7 +1,9 @@
-"""``python -m tests.guards [--write] [WORDS]``: every guard of the start and the release is tested.
+"""``python -m tests.guards [--write] [--model] [WORDS]``: every guard is tested.
 
-Removes one guard at a time (those whose title has WORDS) and fails where its test does not. Writes
-or compares the page docs/reference/guards.md.
+Removes one guard of the start and the release at a time, and seeds one fault at a time (those whose
+title has WORDS), and fails where its test does not. Writes or compares the pages
+docs/reference/guards.md and seeded-faults.md. ``--model``: with the search of all worlds as the
+test, for those guards that it sees.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.guards.listed import Guard, read
-from tests.guards.page import PAGE, render
+from tests.guards.listed import MUTATIONS, Guard, by_model, read
+from tests.guards.page import MUTATIONS_PAGE, PAGE, render, render_mutations
 from tests.guards.remove import Tree, misfits, tree, warm_up
 
 #: seconds for the rest of the tests' own output
@@ -25,10 +27,12 @@ LONGEST = 3000
 def main(words: Sequence[str] | None = None) -> int:
     """0; 1 where a guard can go without a test that fails, or the list or the page is old."""
     parser = argparse.ArgumentParser(prog="python -m tests.guards", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the page, do not compare it")
+    parser.add_argument("--write", action="store_true", help="write the pages, compare nothing")
+    parser.add_argument("--model", action="store_true", help="the search of all worlds is the test")
     parser.add_argument("words", nargs="*", help="only guards whose title has one of these")
     asked = parser.parse_args(words)
-    everything = read()
+    listed, faults = read(), read(MUTATIONS.read_text())
+    everything = by_model(listed) if asked.model else [*listed, *faults]
     guards = [g for g in everything if not asked.words or any(w in g.title for w in asked.words)]
     if old := misfits(everything):
         print("the list does not fit the code:\n  " + "\n  ".join(old))
@@ -40,14 +44,14 @@ def main(words: Sequence[str] | None = None) -> int:
         failed = remove_each(guards, os.cpu_count() or 1)
     for text in failed:
         print(text)
-    text = render(everything)
-    if asked.write and not failed:
-        PAGE.write_text(text)
-    elif not PAGE.exists() or PAGE.read_text() != text:
-        failed.append(f"{PAGE.name} is old: python -m tests.guards --write")
-        print(failed[-1])
+    for page, text in ((PAGE, render(listed)), (MUTATIONS_PAGE, render_mutations(faults))):
+        if asked.write and not failed:
+            page.write_text(text)
+        elif not page.exists() or page.read_text() != text:
+            failed.append(f"{page.name} is old: python -m tests.guards --write")
+            print(failed[-1])
     seconds = time.monotonic() - begun
-    print(f"{len(guards)} guards removed one by one, {len(failed)} problems, {seconds:.0f} s")
+    print(f"{len(guards)} changes one by one, {len(failed)} problems, {seconds:.0f} s")
     return 1 if failed else 0
 
 

@@ -1,21 +1,29 @@
-"""The list of guards, ``guards.diff``: small patches of the shipped code with their meaning.
+"""Two lists of small patches of the shipped code with their meaning.
+
+``guards.diff`` takes guards of the start and the release away, ``mutations.diff`` puts faults in.
 
 ::
 
     == What it does, as the page says it
     keeps: the invariant
     file: launch.py
+    model: yes
     test: unit/test_launch.py::test_that_fails_without_it
     -line of the code
     +line in its place
+
+``model`` is there where the search of all worlds (``tests/model``) sees it as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 LIST = Path(__file__).parent / "guards.diff"
+MUTATIONS = Path(__file__).parent / "mutations.diff"
+#: the search, small enough to be made once for each guard
+MODEL = "crash/test_model.py::test_no_world_of_one_server_that_is_started_twice_breaks_a_rule"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,10 +42,12 @@ class Guard:
     code: str
     #: whole lines in their place
     gone: str
+    #: the search of all worlds fails without it too
+    model: bool = False
 
 
 def read(text: str | None = None) -> list[Guard]:
-    """All guards, in the order of the list."""
+    """All guards, in the order of the list, of ``guards.diff`` if no text is given."""
     parts = (LIST.read_text() if text is None else text).split("\n== ")
     return [_parse(part) for part in parts[1:]]
 
@@ -52,6 +62,12 @@ def _parse(part: str) -> Guard:
         else:
             name, _, value = line.partition(": ")
             fields[name] = value
+    model = fields.pop("model", "no") == "yes"
     if sorted(fields) != ["file", "keeps", "test"] or not sides["-"]:
         raise ValueError(f"guard {title!r}: wants keeps, file, test, and lines to remove")
-    return Guard(title=title, code=sides["-"], gone=sides["+"], **fields)
+    return Guard(title=title, code=sides["-"], gone=sides["+"], model=model, **fields)
+
+
+def by_model(guards: list[Guard]) -> list[Guard]:
+    """Those that the search of all worlds sees, with the search as their test."""
+    return [replace(guard, test=MODEL) for guard in guards if guard.model]

@@ -1,4 +1,4 @@
-"""The page that lists the guards, for the reference."""
+"""The pages that list the guards and the seeded faults, for the reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tests.guards.listed import Guard
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "guards.md"
+_FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
+PAGE = _FOLDER / "guards.md"
+MUTATIONS_PAGE = _FOLDER / "seeded-faults.md"
 
 _HEAD = """\
 # Guards of the start and of the release
@@ -18,16 +20,40 @@ That no GPU is given out twice, and that nothing that runs is stopped, rests on 
 in the code. `./run-tests guards` takes each of them away, one at a time, and fails unless the test
 beside it fails: none of them can be lost by accident. S1 to S12 are the invariants of
 [the architecture](../explanation/architecture.md).
+For those with *yes* `./run-tests proof` wants the [search of all worlds](../explanation/proof.md)
+to fail as well.
 
-| Guard | It keeps | Where | Fails without it |
+| Guard | It keeps | Where | Fails without it | Search |
+|---|---|---|---|---|
+"""
+
+_MUTATIONS_HEAD = """\
+# Seeded faults
+
+Made by `python -m tests.guards --write` from `tests/guards/mutations.diff`. Do not edit.
+
+Each of these {count} faults is put into a copy of the code by `./run-tests guards`, one at a time.
+It fails unless the test beside the fault fails. What else is proven, and how, is in
+[proof](../explanation/proof.md).
+
+| Fault | It breaks | Where | Caught by |
 |---|---|---|---|
 """
 
 
 def render(guards: Sequence[Guard]) -> str:
-    """The whole page, as Markdown."""
+    """The whole page of the guards, as Markdown."""
     text = _HEAD.format(count=len(guards))
     for guard in guards:
-        test = guard.test.rpartition("/")[2].replace(".py::", ": ").replace("_", " ")
-        text += f"| {guard.title} | {guard.keeps} | `{guard.file}` | {test} |\n"
+        text += f"{_row(guard)} {'yes' if guard.model else ''} |\n"
     return text
+
+
+def render_mutations(faults: Sequence[Guard]) -> str:
+    """The whole page of the seeded faults."""
+    return _MUTATIONS_HEAD.format(count=len(faults)) + "".join(f"{_row(f)}\n" for f in faults)
+
+
+def _row(guard: Guard) -> str:
+    test = guard.test.rpartition("/")[2].replace(".py::", ": ").replace("_", " ")
+    return f"| {guard.title} | {guard.keeps} | `{guard.file}` | {test} |"

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.guards.listed import read
-from tests.guards.page import PAGE, render
+from tests.guards.listed import MODEL, MUTATIONS, by_model, read
+from tests.guards.page import MUTATIONS_PAGE, PAGE, render, render_mutations
 from tests.guards.remove import misfits
 
 
@@ -15,6 +15,21 @@ def test_each_guard_is_in_the_code_exactly_once_and_has_its_test() -> None:
     assert misfits(read()) == [], (
         "tests/guards/guards.diff has old lines: change them with the code"
     )
+
+
+def test_each_seeded_fault_fits_the_code_and_has_its_test() -> None:
+    faults = read(MUTATIONS.read_text())
+    assert misfits(faults) == [], "tests/guards/mutations.diff: change it with the code"
+    assert len({fault.title for fault in faults}) == len(faults) >= 25
+    assert MUTATIONS_PAGE.read_text() == render_mutations(faults), (
+        "run python -m tests.guards --write"
+    )
+
+
+def test_what_the_search_of_all_worlds_sees_is_tested_by_it() -> None:
+    seen = by_model(read())
+    assert len(seen) >= 15 and {guard.test for guard in seen} == {MODEL}
+    assert misfits(seen) == []
 
 
 def test_a_guard_whose_code_or_test_has_moved_is_seen() -> None:

@@ -154,3 +154,14 @@ def test_a_reservation_follows_its_nodes():
     assert not world.granted(world.ask("dan", 2, length=24 * HOUR))
     world.do(events.NodeReported(node=node, devices=()))
     assert not world.granted(world.ask("eve", length=24 * HOUR)), "now cy waits for n2"
+
+
+def test_who_may_not_pass_is_looked_at_again_when_another_node_has_room():
+    world = world_with("g1", "g2", gpu("h1", "n2"))
+    world.run("ann", length=HOUR)
+    eve = world.run("eve", node="n2")
+    world.ask("bob", 2, length=HOUR)
+    cy = world.ask("cy", length=9 * HOUR)
+    assert not world.granted(cy), "it would delay bob"
+    world.end(eve)
+    assert world.granted(cy) and world.lease(cy).node == "n2"

@@ -361,6 +361,19 @@ def test_a_mig_instance_settles_together_with_its_gpu():
 # -- adoption --------------------------------------------------------------------------------
 
 
+def test_a_gpu_and_its_mig_instances_are_never_held_at_once():
+    world = World(
+        *(gpu(f"m{n}", mode=Mode.MIG, parent="g1") for n in (2, 3)),
+        gpu("g1"),
+    )
+    ann = world.run("ann", sharing=Mode.MIG)
+    bob = world.ask("bob")
+    assert not world.granted(bob)
+    world.end(ann)
+    assert world.granted(bob)
+    assert not world.granted(world.ask("cy", sharing=Mode.MIG))
+
+
 def test_a_running_container_without_a_lease_is_adopted_with_its_devices():
     world = World("g1", "g2")
     world.find("ann", "c9", "g1")
