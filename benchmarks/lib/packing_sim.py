@@ -74,9 +74,9 @@ def arrivals(trace: Trace, seed: int) -> list[Task]:
     """The tasks in a random order, again and again, until they ask for all GPUs there are."""
     rng = random.Random(seed)
     found: list[Task] = []
-    asked, more = 0, 0
+    asked, more, capacity = 0, 0, trace.capacity
     row: list[Task] = []
-    while asked < trace.capacity:
+    while asked < capacity:
         if more == len(row):
             row, more = rng.sample(trace.tasks, len(trace.tasks)), 0
         task = row[more]

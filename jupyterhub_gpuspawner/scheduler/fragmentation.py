@@ -2,9 +2,9 @@
 
 Free GPUs that a usual request can't take, because processors, memory, other GPUs or a part of the
 same GPU are missing, are *fragments* for it. A node's fragmentation is their expected amount, over
-all usual requests; each counts as much as the GPUs that it asks for. A grant goes to the node where
-it grows least: fragmentation gradient descent (Weng et al., Beware of Fragmentation, USENIX ATC
-2023). Of nodes where it grows by about the same, it goes to the one that has less left.
+all usual requests. A grant goes to the node where it grows least: fragmentation gradient descent
+(Weng et al., Beware of Fragmentation, USENIX ATC 2023). Of nodes where it grows by about the same,
+it goes to the one that has less left.
 
 GPUs are counted in thousandths here, so that parts of them are whole numbers.
 """
@@ -101,8 +101,8 @@ class Fragments:
         self._scale = scale
         # who asks for no GPU can use none, wherever: that is the same for every choice
         self._tasks = [task for task in tasks if task.count]
-        weights = [task.weight * task.count * task.part for task in self._tasks]
-        self._weights = [weight / sum(weights) for weight in weights]
+        whole = sum(task.weight for task in self._tasks)
+        self._weights = [task.weight / whole for task in self._tasks]
         self._by_cpus = _Prefixes(task.cpus for task in self._tasks)
         self._by_memory = _Prefixes(task.memory for task in self._tasks)
         self._by_part = _Prefixes(task.part for task in self._tasks)

@@ -17,7 +17,7 @@ PARTS = (250, 500, WHOLE)
 
 def naive(tasks: list[Task], left: Left) -> float:
     """By the definition, task by task."""
-    weights = [task.weight * task.count * task.part for task in tasks]
+    weights = [task.weight for task in tasks]
     lost = 0.0
     for task, weight in zip(tasks, weights, strict=True):
         unusable = sum(free for free in left.gpus if free < task.part)
