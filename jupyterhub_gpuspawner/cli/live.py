@@ -127,6 +127,15 @@ def _setting(admin: str, done: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    found = Remote.of(arguments).explain(arguments.id)
+    if arguments.json:
+        say_json(found)
+    else:
+        say("\n".join(found["words"]))
+    return OK
+
+
 def _cancel(arguments: argparse.Namespace) -> int:
     Remote.of(arguments).post("queue", arguments.request, "cancel")
     if arguments.json:
@@ -175,6 +184,16 @@ COMMANDS = (
     _list("nodes", _NODES, "List all machines."),
     _list("leases", _LEASES, "List what servers hold."),
     _list("queue", _QUEUE, "List who waits, the next one first."),
+    Command(
+        name="explain",
+        help="Say why a request waits, or why a server got its GPUs.\n\nAlso of a lease that is "
+        "over: it is read from the journal.",
+        arguments=(
+            Argument(name="ID", help="of a request or a lease, as `queue` and `leases` show it"),
+            *WHERE,
+        ),
+        run=_explain,
+    ),
     _keeping(
         "cordon",
         "cordoned",

@@ -74,6 +74,10 @@ class Remote:
         """How far the scheduler is. CommandError."""
         return self._call("GET", "health")
 
+    def explain(self, name: str) -> dict[str, Any]:
+        """Why a request waits, or why a server got its GPUs. CommandError."""
+        return self._call("GET", f"explain/{quote(name, safe='')}")
+
     def post(self, *path: str, **body: Any) -> None:
         """Do something. CommandError."""
         self._call("POST", "/".join(quote(part, safe="") for part in path), json=body)

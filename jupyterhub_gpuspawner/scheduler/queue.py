@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from . import bookings, placement, quota
+from . import bookings, explain, placement, quota
 from .backfill import Backfill, Reservation
 from .capacity import Allowed, Capacity
 from .core import Core
+from .explain import NodeAnswer
 from .fairshare import Account, Usage
 from .line import Line, Place, Sought
 from .models import Claim, Lease, QueueEntry, Reason
@@ -291,6 +292,14 @@ class Queue:
             Waiting(entry=entry, position=position, reason=self._why(entry, told, now))
             for position, entry in enumerate(self.line.everybody(now), start=1)
         ]
+
+    def nodes_for(self, entry: QueueEntry, now: float) -> tuple[NodeAnswer, ...]:
+        """What each node has for one that waits."""
+        self.follow()
+        self._look_at_bookings(now)
+        shape = self.line.places[entry.id].shape
+        want = self.capacity.want(entry.request) if shape is None else shape.want
+        return explain.nodes(self._core.tables, self.capacity, self.capacity.renewed(want))
 
     def _why(self, entry: QueueEntry, told: dict[Want, Reason], now: float) -> Reason:
         if entry.id not in self._core.attached:

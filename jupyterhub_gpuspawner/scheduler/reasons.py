@@ -21,8 +21,15 @@ def why_none(tables: Tables, capacity: Capacity, want: Want) -> Reason:
     return why(reasons)
 
 
+def against(tables: Tables, room: Room, want: Want) -> Counter[Reason]:
+    """What is against one node that has no room."""
+    reasons: Counter[Reason] = Counter()
+    _count(tables, room, want, reasons)
+    return reasons
+
+
 def _count(tables: Tables, room: Room, want: Want, reasons: Counter[Reason]) -> None:
-    """What is against the one node."""
+    """Add what is against the one node."""
     if not room.suits(want):
         return
     shelves = [room.shelves[kind] for kind in want.kinds if kind in room.shelves]

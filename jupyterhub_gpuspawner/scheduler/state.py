@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import bookings, entries, events, filters, idle, inventory, leases, queue, reclaim
+from . import bookings, entries, events, explain, filters, idle, inventory, leases, queue, reclaim
 from .core import Core
 from .decisions import Decision
 from .models import Reason, Settings
@@ -134,6 +134,10 @@ class SchedulerState:
     def waiting(self) -> list[queue.Waiting]:
         """The line as the people in it may see it, first one first."""
         return self._queue.waiting(self._now)
+
+    def nodes_for(self, entry_id: str) -> tuple[explain.NodeAnswer, ...]:
+        """What each node has for an entry that waits."""
+        return self._queue.nodes_for(self.tables.entries[entry_id], self._now)
 
     def is_ready(self, node: str) -> bool:
         """Whether ledger and engine of the node were compared in this epoch."""

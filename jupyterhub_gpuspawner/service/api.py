@@ -19,6 +19,7 @@ from ..scheduler.state import SchedulerState
 from . import api_models as models
 from . import bodies
 from .access import SERVICE, Caller, caller_of
+from .explain import explain
 from .hub_user import HubUser
 from .openapi import AFTER, ID, LIMIT, OFFSET, Operation, Parameter, document
 from .page_data import PARTS
@@ -122,6 +123,16 @@ class JournalHandler(APIHandler):
                 for row in rows
             ]
             return models.Journal(items=items, next=rows[-1].seq if len(rows) == limit else None)
+
+        await self.reply(read)
+
+
+class ExplainHandler(APIHandler):
+    """Why it waits, or why these GPUs."""
+
+    async def get(self, name: str) -> None:
+        async def read() -> BaseModel:
+            return await explain(self.desk, self.caller.viewer, name)
 
         await self.reply(read)
 
@@ -257,6 +268,16 @@ OPERATIONS: list[tuple[Operation, type[APIHandler]]] = [
             answer=models.Done,
         ),
         CancelHandler,
+    ),
+    (
+        Operation(
+            method="get",
+            path="explain/{id}",
+            summary="Why a request waits, or why a server got its GPUs: your own, or (admins) any, "
+            "also an old one.",
+            answer=models.Explanation,
+        ),
+        ExplainHandler,
     ),
     (
         Operation(

@@ -103,6 +103,33 @@ class Record(_Answer):
     decision: dict[str, Any] = Field(description="as the ledger keeps it")
 
 
+class NodeAnswer(_Answer):
+    """What one machine has, or had, for a request."""
+
+    node: str
+    free: int = Field(description="suitable GPUs that are free")
+    usable: int = Field(description="suitable GPUs that work, free or not")
+    links: int | None = Field(
+        description="NVLinks among the best free ones, as many as are asked for; null = not known"
+    )
+    reason: str | None = Field(description="why it can't serve the request; null = it can")
+    chosen: bool
+
+
+class Explanation(_Answer):
+    """Why a request waits, or why a server got its GPUs."""
+
+    id: str
+    server: str
+    state: str = Field(description="`waiting` or `granted`")
+    at: float = Field(description="POSIX seconds: when it was asked for, or granted")
+    reason: str | None = Field(description="why it waits; null = it was granted")
+    position: int | None = Field(description="1 = next; null = it was granted")
+    devices: list[str]
+    nodes: list[NodeAnswer]
+    words: list[str] = Field(description="all of it in sentences")
+
+
 class Page(_Answer, Generic[R]):
     """A part of a list."""
 

@@ -46,6 +46,7 @@ EXAMPLES = {
     "api/leases": "api/leases",
     "api/queue": "api/queue",
     "api/journal": "api/journal",
+    "api/explain/ID": "api/explain/nobodys",
     "api/queue/ID/cancel": "api/queue/nobodys/cancel",
     "api/devices/ID/admin": "api/devices/nobodys/admin",
     "api/leases/ID/evict": "api/leases/nobodys/evict",
@@ -85,6 +86,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
             "token to act": OK,
         }
     },
+    # 404: there is no such request or lease of theirs
+    "api/explain/ID": {"GET": {**MEMBER, "*": 404}},
     # 404: there is no such request
     "api/queue/ID/cancel": {
         "POST": {

@@ -99,6 +99,18 @@ async def test_a_server_is_stopped(world: World, tmp_path: Path, capsys: Said) -
         await world.until(lambda: container not in world.engine.containers)
 
 
+async def test_a_lease_is_explained(world: World, tmp_path: Path, capsys: Said) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        lease, _ = await world.run("alice", 2)
+        code, said, _ = await admin.run("explain", lease["id"])
+        assert code == 0
+        assert said.startswith("alice got 2 GPUs on ")
+        assert "3 of 3 suitable GPUs were free. It was chosen." in said
+        assert (await admin.get("explain", lease["id"]))["state"] == "granted"
+        assert "no such request or lease" in (await admin.run("explain", "nobodys"))[2]
+
+
 async def test_a_request_is_cancelled(world: World, tmp_path: Path, capsys: Said) -> None:
     async with world.running():
         admin = Admin(world, tmp_path / "site", capsys)

@@ -130,6 +130,44 @@ async def test_who_may_see_all_sees_names_and_the_journal(world: World, log_in: 
     assert any("bob" in json.dumps(row["decision"]) for row in journal["items"])
 
 
+async def test_why_it_waits_and_why_these_gpus_is_told_to_its_user(
+    world: World, log_in: Any
+) -> None:
+    log_in("alice")
+    async with world.running():
+        lease, _ = await world.run("alice", 2)
+        other, _ = await world.run("bob", 1)
+        async with world.ask("alice", 1, server="second") as mine, world.ask("bob", 2) as his:
+            entry = (await mine.line())["entry"]
+            strange = (await his.line())["entry"]
+            code, waits = await get(world, f"explain/{entry}", token=None)
+            _, got = await get(world, f"explain/{lease['id']}", token=None)
+            refused = [
+                await get(world, f"explain/{id}", token=None) for id in (strange, other["id"])
+            ]
+    assert (code, waits["state"], waits["position"]) in ((200, "waiting", 1), (200, "waiting", 2))
+    assert waits["reason"] == waits["nodes"][0]["reason"] == "waiting_for_devices"
+    assert waits["words"][1].endswith(
+        "0 of 3 suitable GPUs are free. All suitable GPUs are in use."
+    )
+    assert (got["state"], got["devices"]) == ("granted", [d["id"] for d in lease["devices"]])
+    assert (got["nodes"][0]["free"], got["nodes"][0]["chosen"]) == (3, True)
+    assert got["words"][1].endswith("3 of 3 suitable GPUs were free. It was chosen.")
+    assert {code for code, _ in refused} == {404}
+
+
+async def test_an_old_lease_is_explained_from_the_journal(world: World, log_in: Any) -> None:
+    log_in("lead", READ)
+    async with world.running():
+        lease, container = await world.run("alice", 1)
+        world.engine.die(container)
+        await world.post(f"leases/{lease['id']}/ended", {"reason": "stopped"})
+        assert await get(world, "leases") == (200, {"items": [], "total": 0})
+        code, found = await get(world, f"explain/{lease['id']}", token=None)
+        missing, _ = await get(world, "explain/nobodys", token=None)
+    assert (code, found["server"], missing) == (200, "alice", 404)
+
+
 async def test_a_list_comes_in_parts(world: World, log_in: Any) -> None:
     log_in("alice")
     async with world.running():
@@ -275,15 +313,15 @@ async def test_the_document_describes_the_answers_as_they_are(world: World) -> N
     import jsonschema
 
     async with world.running():
-        await world.run("bob", 1)
+        lease, _ = await world.run("bob", 1)
         async with world.ask("alice", 3) as alice:
             await alice.line()
             _, document = await get(world, "openapi.json", token=None)
             for path, methods in document["paths"].items():
                 if "get" in methods:
-                    code, answer = await get(world, path.strip("/"))
+                    code, answer = await get(world, path.strip("/").format(id=lease["id"]))
                     assert code == 200
                     content = methods["get"]["responses"]["200"]["content"]
                     schema = {**content["application/json"]["schema"], **document}
                     jsonschema.Draft202012Validator(schema).validate(answer)
-                    assert answer["items"], path
+                    assert answer.get("items") or answer["words"], path
