@@ -158,7 +158,7 @@ def test_a_reservation_follows_its_nodes():
 
 def test_who_may_not_pass_is_looked_at_again_when_another_node_has_room():
     world = world_with("g1", "g2", gpu("h1", "n2"))
-    world.run("ann", length=HOUR)
+    world.run("ann", node="n1", length=HOUR)
     eve = world.run("eve", node="n2")
     world.ask("bob", 2, length=HOUR)
     cy = world.ask("cy", length=9 * HOUR)
