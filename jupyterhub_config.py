@@ -169,5 +169,17 @@ c.GPUScheduler.group_idle_timeouts = environment.table(
 if environment.text("GPUS_IDLE_CPU"):
     c.GPUScheduler.cpu_idle_timeout = environment.text("GPUS_IDLE_CPU")
 
+# --- Numbers for Prometheus -----------------------------------------------------------------------
+# Whoever has the token in GPUS_METRICS_TOKEN_FILE (or GPUS_METRICS_TOKEN) reads the numbers of the
+# Hub and of the scheduler, and nothing else (docs/howto/monitor.md). They name nobody unless
+# GPUS_METRICS_SHOW_USERS=yes.
+metrics_token = environment.secret("GPUS_METRICS_TOKEN", least=32)
+if metrics_token:
+    c.JupyterHub.services = [{"name": "prometheus", "api_token": metrics_token}]
+    c.JupyterHub.load_roles = [
+        {"name": "prometheus", "services": ["prometheus"], "scopes": ["read:metrics"]}
+    ]
+c.GPUScheduler.metrics_show_users = environment.flag("GPUS_METRICS_SHOW_USERS")
+
 # --- The rest: service, roles, and what a Hub with a queue needs. Always last. ------------------
 setup(c)

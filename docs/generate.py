@@ -191,10 +191,10 @@ def reasons() -> str:
 
 
 def metrics() -> str:
-    """Every metric of the service."""
-    made = module("service.metrics").Metrics()
+    """Every metric of the service, and of the Hub that uses it."""
+    service, hub = module("service.metrics").Metrics(), module("hub_metrics")
     rows = []
-    for value in vars(made).values():
+    for value in (*vars(service).values(), *vars(hub).values()):
         if hasattr(value, "_labelnames"):
             name = value._name + ("_total" if value._type == "counter" else "")
             labels = ", ".join(f"`{label}`" for label in value._labelnames) or "none"

@@ -31,6 +31,7 @@ from .errors import (
     GPUSpawnerError,
     SchedulerUnavailable,
 )
+from .hub_metrics import STARTS, Laps
 from .probe import answers
 from .scheduler.models import Reason
 
@@ -87,27 +88,35 @@ class Launch:
 
     async def run(self) -> str:
         """Returns the server's URL. Whatever goes wrong, nothing of the start stays."""
-        spawner = self._spawner
+        spawner, laps = self._spawner, Laps()
         try:
             turn = _turn(spawner)
             if turn.locked():
                 spawner.say(35, "Other servers start at the moment; yours follows")
             async with turn:
+                laps.lap("turn")
                 spawner.say(40, "Creating the container")
                 spec = await spawner.build_spec(self._granted)
                 # from here on it is found by its name, should we not learn its id
                 container_id = await self._create(spec)
                 spawner.object_id = container_id
+                laps.lap("create")
                 await self._bind(container_id)
+                laps.lap("record")
                 spawner.say(60, "Starting the server")
                 self._watch(container_id)
                 await self._start(container_id)
                 await spawner.await_started(container_id)
+                laps.lap("start")
             spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
             url = await self._wait_until_up(container_id)
+            laps.lap("answer")
         except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            STARTS.labels("cancelled" if cancelled else "failed").inc()
             await self._to_the_end(self._clean_up(error))
             raise _as_ours(error) from error
+        STARTS.labels("ready").inc()
         spawner.follow(container_id)
         spawner.say(95, "The server answers")
         return url

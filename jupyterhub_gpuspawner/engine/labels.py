@@ -43,6 +43,8 @@ class Kind(Text):
     NETWORK = "network"
     #: the volume that says which ledger owns the engine
     OWNER = "owner"
+    #: an admin's: a container that sees GPUs and only watches them, such as dcgm-exporter
+    OBSERVER = "observer"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -135,6 +135,10 @@ class Actor:
         answer: T = await self._put(post, then)
         return answer
 
+    def now(self) -> float:
+        """POSIX seconds, as decisions have them."""
+        return self._clock()
+
     async def read(self, look: Callable[[SchedulerState], T]) -> T:
         """``look(state)`` at a moment when all of the state is stored. LedgerError in trouble."""
         async with self._quiet:

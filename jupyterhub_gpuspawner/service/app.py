@@ -177,7 +177,8 @@ async def serve(options: GPUScheduler) -> int:
     async def live() -> None:
         modules = await loop.run_in_executor(None, _import_the_rest)
         pace = modules.Pace(options.request_rate, options.request_burst)
-        desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""), pace)
+        metrics = modules.Metrics(show_users=options.metrics_show_users)
+        desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""), pace, metrics)
         hub = modules.HubAPI.from_environment()
         pool = modules.EnginePool(options.docker_host or None, timeout=options.engine_timeout)
         outside = modules.real_outside(options, pool, hub.start if hub else None)

@@ -63,11 +63,17 @@ class Status:
 class Desk:
     """One for each service. ``actor`` and ``reconciler`` are None until the ledger is open."""
 
-    def __init__(self, token: str, boot_id: str = "", pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        token: str,
+        boot_id: str = "",
+        pace: Pace | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.token = token
         #: how often each user may ask
         self.pace = Pace() if pace is None else pace
-        self.metrics = Metrics()
+        self.metrics = Metrics() if metrics is None else metrics
         self.waiters = Waiters(self._injection, self.excuse)
         self.actor: Actor | None = None
         self.reconciler: Reconciler | None = None
@@ -111,6 +117,10 @@ class Desk:
     async def read(self, look: Callable[[SchedulerState], T]) -> T:
         """``look(state)``, with nothing in it that is not stored. LedgerError in trouble."""
         return await self._open().read(look)
+
+    def now(self) -> float:
+        """POSIX seconds by the clock that decides. LedgerError in trouble."""
+        return self._open().now()
 
     async def show(self, viewer: Viewer, look: Callable[[View], T]) -> T:
         """``look`` at the state as the viewer may see it. LedgerError in trouble."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..engine.pool import EnginePool
 from . import api_internal
 from .desk import Desk
+from .metrics import Metrics
 from .pace import Pace
 from .requeue import HubAPI
 from .runtime import Runtime, real_outside
@@ -16,6 +17,7 @@ __all__ = [
     "Desk",
     "EnginePool",
     "HubAPI",
+    "Metrics",
     "Pace",
     "Runtime",
     "api_internal",

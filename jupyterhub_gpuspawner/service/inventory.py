@@ -20,6 +20,7 @@ from ..discovery.facts import read_node
 from ..discovery.nvml import NvmlSource
 from ..discovery.simulated import SimulatedSource
 from ..discovery.static import StaticSource
+from ..engine import labels
 from ..engine.observe import UNNAMED, Observation
 from ..errors import DiscoveryError
 from ..scheduler.events import NodeReported
@@ -178,12 +179,14 @@ def foreign_use(
 ) -> dict[str, str]:
     """Device id -> which running container uses it without holding it. Pure.
 
-    ``seen`` are containers of anybody; ``leases`` are the live ones.
+    ``seen`` are containers of anybody; ``leases`` are the live ones. One that its admin calls an
+    observer has GPUs and leaves them alone; should it compute, the driver tells.
     """
     held = {lease.container_id: set(lease.devices) for lease in leases}
     used: dict[str, str] = {}
     for container in seen:
-        if container.live and container.injected:
+        watches = container.labels.get(labels.KIND) == labels.Kind.OBSERVER
+        if container.live and container.injected and not watches:
             own = held.get(container.container_id, set())
             name = container.name or container.container_id[:12]
             for device in _named(container.injected, devices) - own:

@@ -101,6 +101,18 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
+    metrics_show_users = Bool(
+        False,
+        help="""Whether the metrics say whose server a GPU is in.
+
+        True fills the labels ``user`` and ``server`` of ``gpus_lease_info``, so that a chart of
+        GPU use can name its user. Prometheus keeps the names as long as it keeps numbers, and
+        shows them to whoever may ask it. False (the default): no metric names a person.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     claim_engine = Bool(
         True,
         help="""Whether the engine must belong to this ledger.

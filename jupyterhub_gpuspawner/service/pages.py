@@ -115,8 +115,9 @@ class MetricsPage(HubPage):
         metrics = self.desk.metrics
         metrics.up.set(self.desk.status().reason is None)
         try:
+            now, waiters = self.desk.now(), len(self.desk.waiters)
             measure: Callable[[Any], None] = lambda state: metrics.measure(  # noqa: E731
-                state, len(self.desk.waiters)
+                state, waiters, now
             )
             await asyncio.wait_for(self.desk.read(measure), READ_LIMIT)
         except (LedgerError, asyncio.TimeoutError):

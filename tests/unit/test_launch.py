@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tornado.web import HTTPError
 
-from jupyterhub_gpuspawner import launch
+from jupyterhub_gpuspawner import hub_metrics, launch
 from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.errors import RefusedError
 from tests.unit.hub_fakes import World, no_waiting, ours, settle, spawner_of
@@ -77,6 +77,32 @@ async def test_a_start_binds_the_container_before_it_starts_it() -> None:
     assert world.scheduler.verbs() == ["bind", "running"]
     assert world.calls.index("scheduler: bind") == len(world.calls) - 4
     assert await spawner.poll() is None
+
+
+async def test_the_hub_counts_starts_and_times_each_part_of_them() -> None:
+    def seen() -> dict[str, float]:
+        values = {}
+        for metric in (hub_metrics.STARTS, hub_metrics.START_PHASES):
+            for sample in next(iter(metric.collect())).samples:
+                if sample.name.endswith(("_total", "_count")):
+                    values["".join(sample.labels.values())] = sample.value
+        return values
+
+    async def start(faults: dict[int, str]) -> dict[str, float]:
+        before, world = seen(), World()
+        world.faults = faults
+        await run(world, spawner_of(world))
+        return {name: value - before.get(name, 0) for name, value in seen().items()}
+
+    parts = dict.fromkeys(("turn", "create", "record", "start", "answer"), 1)
+    assert {**parts, "ready": 1} == {k: v for k, v in (await start({})).items() if v}
+    world = World()
+    await run(world, spawner_of(world))
+    bind = world.calls.index("scheduler: bind") + 1
+    failed = await start({bind - 1: "error"})
+    assert (failed["failed"], failed["turn"], failed["create"], failed["answer"]) == (1, 1, 0, 0)
+    cancelled = await start({bind: "cancel"})
+    assert (cancelled["cancelled"], cancelled["failed"], cancelled["answer"]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("fault", ["cancel", "cancel after", "error", "lost"])

@@ -10,6 +10,7 @@ import pytest
 
 from jupyterhub_gpuspawner.discovery.base import Report, Usage
 from jupyterhub_gpuspawner.discovery.engine import Plan
+from jupyterhub_gpuspawner.engine import labels
 from jupyterhub_gpuspawner.errors import DiscoveryError
 from jupyterhub_gpuspawner.scheduler.models import (
     Claim,
@@ -57,6 +58,8 @@ ALL_GOOD = Plan(injections={"GPU-0": Injection.CDI, "GPU-1": Injection.CDI}, pro
         (seen(container_id=C2, injected=("/dev/nvidia1",)), {"GPU-1"}),
         (seen(container_id=C2, injected=("GPU-2",)), {"MIG-0"}),
         (seen(container_id=C2, injected=()), set()),
+        # dcgm-exporter, as its admin has labelled it
+        (seen(container_id=C2, injected=("*",), labels={labels.KIND: "observer"}), set()),
     ],
 )
 def test_a_device_is_used_by_who_runs_with_it_and_does_not_hold_it(

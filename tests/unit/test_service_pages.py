@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jupyterhub_gpuspawner.scheduler.events import NodeReported
 from jupyterhub_gpuspawner.scheduler.models import DeviceStatus, Health
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
 from jupyterhub_gpuspawner.service import app, pages, runtime, waiting
+from jupyterhub_gpuspawner.service.metrics import Metrics
 from tests.unit import service_world
 from tests.unit.service_world import FakeLedger, World, do_not_wait
 
@@ -193,9 +195,15 @@ async def test_metrics_count_grants_refusals_and_devices(world: World) -> None:
         for line in (
             "gpus_grants_total 1.0",
             'gpus_refusals_total{reason="impossible"} 1.0',
-            'gpus_devices{model="SIMULATED GPU",simulated="true",state="busy"} 2.0',
-            'gpus_devices{model="SIMULATED GPU",simulated="true",state="free"} 1.0',
+            'gpus_devices{mode="exclusive",model="SIMULATED GPU",node="n1",'
+            'reason="device_busy",simulated="true",state="busy"} 2.0',
+            'gpus_devices{mode="exclusive",model="SIMULATED GPU",node="n1",'
+            'reason="",simulated="true",state="free"} 1.0',
+            'gpus_nodes{node="n1",reason="",state="up"} 1.0',
+            'gpus_start_phase_seconds_count{phase="create"} 1.0',
+            'gpus_start_phase_seconds_count{phase="start"} 1.0',
             "gpus_queue_length 0.0",
+            "gpus_queue_oldest_seconds 0.0",
             "gpus_serving 1.0",
         ):
             assert line in text, line
@@ -206,6 +214,33 @@ async def test_metrics_count_grants_refusals_and_devices(world: World) -> None:
         text = (await world.fetch("metrics")).body.decode()
         assert 'gpus_leases_ended_total{reason="stopped"} 1.0' in text
         assert "UUID=" not in text
+
+
+async def test_metrics_name_nobody_unless_the_site_wants_it(world: World) -> None:
+    async with world.running():
+        lease, _ = await world.run("alice", 1)
+        text = (await world.fetch("metrics")).body.decode()
+        mark = f'UUID="SIMULATED-n1-0",lease="{lease["id"]}",node="n1",server="",state="running"'
+        assert f'{mark},user=""}} 1.0' in text
+        assert "alice" not in text
+        world.desk.metrics = Metrics(show_users=True)
+        text = (await world.fetch("metrics")).body.decode()
+        assert f'{mark},user="alice"}} 1.0' in text
+
+
+async def test_metrics_tell_for_how_long_the_longest_waiting_waits(world: World) -> None:
+    async with world.running():
+        await world.run("alice", 3)
+        async with world.ask("bob", 1) as bob:
+            await bob.until(event="queued")
+            before = (await world.fetch("metrics")).body.decode()
+            world.clock.now += 120
+            after = (await world.fetch("metrics")).body.decode()
+    seconds = [
+        float(re.findall(r"^gpus_queue_oldest_seconds (\S+)$", text, re.MULTILINE)[0])
+        for text in (before, after)
+    ]
+    assert seconds[1] - seconds[0] == 120
 
 
 async def test_the_style_sheet_and_nothing_else_is_served(world: World) -> None:
