@@ -97,7 +97,7 @@ class Placement:
     #: where free GPUs are spoilt least for those who usually ask; False = the fewest left over
     gradient: bool = False
     #: requests for these pools go where most is free; ``*`` = all requests
-    spread: frozenset[str] = frozenset()
+    spread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,7 +83,7 @@ class PlaceOptions(Configurable):
                 f"GPUScheduler.spread_pools: there is no pool {unknown[0]!r} in node_pools; "
                 f"there are {known}"
             )
-        return Placement(gradient=self.placement == "fgd", spread=frozenset(self.spread_pools))
+        return Placement(gradient=self.placement == "fgd", spread=tuple(self.spread_pools))
 
     def pools(self) -> dict[str, tuple[str, ...]]:
         """Pool -> patterns on names of nodes."""
