@@ -38,7 +38,7 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
     """
     identity = identity_of(spawner, granted)
     home, network = await asyncio.gather(
-        _home(spawner, granted.ledger, identity.owner), spawner.user_network(granted.ledger)
+        home_of(spawner, granted.ledger, identity.owner), spawner.user_network(granted.ledger)
     )
     options: dict[str, Any] = {
         "command": await spawner.get_command(),
@@ -165,7 +165,8 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return {name: text for name, _, text in (str(one).partition("=") for one in value or ())}
 
 
-async def _home(spawner: Any, ledger: str, owner: str) -> list[str]:
+async def home_of(spawner: Any, ledger: str, owner: str) -> list[str]:
+    """The bind of the user's home volume, which is made where it is not there yet."""
     if not spawner.home_path:
         return []
     home = await spawner.engine(

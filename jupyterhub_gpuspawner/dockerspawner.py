@@ -10,7 +10,8 @@ own task: the Hub gives a cancelled start one second.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import docker.errors
@@ -18,6 +19,8 @@ from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, default, observe, validate
 
 from .activity import ActivityTraits
+from .client import Granted
+from .companions import start_companions, variables
 from .docker_spec import limits_of
 from .ending import Ending
 from .engine import volumes
@@ -27,8 +30,8 @@ from .engine.watch import EngineWatch, Follower
 from .errors import GPUSpawnerError
 from .launch import ContainerVerbs, Launch
 from .live_server import LiveServer
-from .profiles import ResolvedProfile
-from .pulling import have_image
+from .profiles import Companion, ResolvedProfile
+from .pulling import have_image, have_others
 from .refusal import refusal
 from .spawner import GPUSpawnerMixin
 from .storage_traits import StorageTraits
@@ -186,6 +189,11 @@ class GPUDockerSpawner(
         """Check the limits, and have the image on the engine before a GPU is taken."""
         self.kernel_limits = limits_of(resolved)
         self._image_command = await have_image(self)
+        self.companions = dict(resolved.companions)
+        await have_others(self, (one.image for one in self.companions.values()))
+
+    #: what the profile starts beside the server, by name
+    companions: Mapping[str, Companion] = MappingProxyType({})
 
     #: the image's own command, seen when it was looked for; None = ask the engine
     _image_command: list[str] | None = None
@@ -228,6 +236,14 @@ class GPUDockerSpawner(
 
     #: what the kernel enforces for this server; None = not known (yet)
     kernel_limits: ResourceLimits | None = None
+
+    def get_env(self) -> dict[str, Any]:
+        """The server's environment: also where its companions are."""
+        return {**super().get_env(), **variables(self.companions, self.name)}
+
+    async def start_companions(self, granted: Granted) -> None:
+        """Start what the profile has beside the server. Never raises."""
+        await start_companions(self, granted)
 
     # -- stop ------------------------------------------------------------------------------
 

@@ -62,6 +62,9 @@ class ContainerVerbs:
         """Have the network that the user's servers share; its name, or None without one."""
         return None
 
+    async def start_companions(self, granted: Granted) -> None:
+        """Start what the profile has beside the server."""
+
     async def await_started(self, container_id: str) -> None:
         """Return when the process runs. A container's does, once the engine said so."""
 
@@ -109,6 +112,7 @@ class Launch:
                 await spawner.await_started(container_id)
                 laps.lap("start")
             spawner.own(spawner.hint(spawner.scheduler.running(self._granted.lease)))
+            spawner.own(spawner.start_companions(self._granted))
             url = await self._wait_until_up(container_id)
             laps.lap("answer")
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import docker.errors
@@ -30,6 +31,15 @@ async def have_image(spawner: Any) -> list[str] | None:
     """
     try:
         return await _have_image(spawner, spawner.image, spawner.pull_policy.lower())
+    except docker.errors.NotFound as error:
+        raise lost(error) from error
+
+
+async def have_others(spawner: Any, images: Iterable[str]) -> None:
+    """Have further images on the engine, as :func:`have_image` does."""
+    try:
+        for image in dict.fromkeys(images):
+            await _have_image(spawner, image, spawner.pull_policy.lower())
     except docker.errors.NotFound as error:
         raise lost(error) from error
 

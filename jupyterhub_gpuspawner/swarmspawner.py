@@ -87,6 +87,11 @@ class GPUSwarmSpawner(GPUDockerSpawner):
         """Check what a service can't have. Images are the nodes' own: Swarm has them pull."""
         self.kernel_limits = limits_of(resolved)
         self._image_command = None
+        if resolved.companions:
+            raise ConfigError(
+                f"profile {resolved.slug}: companions: a Swarm has none; remove them",
+                "This Hub is not set up right. Please tell an administrator.",
+            )
         for name in ("extra_create_kwargs", "extra_host_config", "links"):
             if getattr(self, name):
                 raise ConfigError(

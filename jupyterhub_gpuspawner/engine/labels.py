@@ -25,6 +25,8 @@ SERVER = PREFIX + "server"
 DEVICES = PREFIX + "devices"
 #: owner id (:func:`~.volumes.owner_id`) of the person behind the user name
 OWNER = PREFIX + "owner"
+#: id of the lease whose server a companion stands beside. Not LEASE: it holds nothing of it
+COMPANION_OF = PREFIX + "companion-of"
 #: one of :class:`Kind`
 KIND = PREFIX + "kind"
 #: what people read in ``docker ps --format``
@@ -39,6 +41,8 @@ class Kind(Text):
 
     SERVER = "server"
     HOME = "home"
+    #: what a profile starts beside a server
+    COMPANION = "companion"
     #: a user's own network
     NETWORK = "network"
     #: the volume that says which ledger owns the engine
@@ -89,6 +93,18 @@ def server_labels(identity: Identity) -> dict[str, str]:
         NAME: identity.display,
         HUB_USERNAME: identity.user,
         HUB_SERVERNAME: identity.server,
+    }
+
+
+def companion_labels(identity: Identity, name: str) -> dict[str, str]:
+    """Return the labels of a companion called ``name`` of a server."""
+    return {
+        **server_labels(identity),
+        KIND: Kind.COMPANION.value,
+        LEASE: "",
+        DEVICES: "",
+        COMPANION_OF: identity.lease,
+        NAME: f"{name} of {identity.display}",
     }
 
 

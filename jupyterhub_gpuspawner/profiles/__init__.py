@@ -5,6 +5,7 @@ a user's options at each spawn, whatever door they came through. ``render_form``
 All of it is pure: nothing here reads a clock, a disk (but for the template) or the network.
 """
 
+from .companions import Companion
 from .form import Availability, render_form
 from .models import Choice, Option, Overrides, Profile, UnlistedChoice
 from .parse import DEFAULT_PROFILE_LIST, parse_profiles
@@ -14,6 +15,7 @@ __all__ = [
     "DEFAULT_PROFILE_LIST",
     "Availability",
     "Choice",
+    "Companion",
     "Option",
     "Overrides",
     "Profile",

@@ -6,16 +6,18 @@ can be moved between the two. Unknown words are errors: a misspelt limit must no
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from . import fields
+from .companions import parse_companions
+from .words import Strict
+from .words import nearest as nearest
 
 #: the value a form sends for "something else"; so no choice may have this key
 UNLISTED = "unlisted-choice"
@@ -28,38 +30,7 @@ _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*", re.ASCII)
 _CHOICE_KEY = re.compile(r"[^\s\x00-\x1f\x7f](.{0,98}[^\s\x00-\x1f\x7f])?")
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
-    """`` (did you mean "x"?)``, or nothing where no known word is close."""
-    close = difflib.get_close_matches(str(word)[:100], list(known), n=1, cutoff=0.6)
-    return f' (did you mean "{close[0]}"?)' if close else ""
-
-
-class Strict(BaseModel):
-    """Frozen, with unknown words refused by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
-
-    #: other words that are accepted, and the field each one means
-    aliases: ClassVar[Mapping[str, str]] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_words_only(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            raise ValueError(f"must be a mapping, not {type(data).__name__}")
-        words: dict[str, Any] = {}
-        for word, value in data.items():
-            field = cls.aliases.get(word, word) if isinstance(word, str) else word
-            if field not in cls.model_fields:
-                known = [*cls.model_fields, *cls.aliases]
-                raise ValueError(
-                    f'unknown word "{str(word)[:60]}"{nearest(word, known)}; '
-                    f"allowed: {', '.join(known)}"
-                )
-            if field in words:
-                raise ValueError(f'give only one of "{word}" and "{field}"')
-            words[field] = value
-        return words
+Companions = Annotated[dict[str, Any], BeforeValidator(parse_companions)]
 
 
 class Overrides(Strict):
@@ -103,6 +74,8 @@ class Overrides(Strict):
     environment: fields.Environment | None = None
     #: how long it is expected to be needed, seconds or ``"4h"``
     length: fields.Duration | None = None
+    #: containers beside it, by their name on the user's network: see the how-to
+    companions: Companions | None = None
     #: command that starts the server
     cmd: fields.Command | None = None
     #: page that opens first, e.g. ``/lab``

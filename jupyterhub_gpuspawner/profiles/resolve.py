@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import RequestError
 from ..scheduler.models import GPURequest, Mode
+from .companions import Companion
 from .models import UNLISTED, Option, Overrides, Profile, may_see, nearest
 
 #: longest text that an unlisted choice may give
@@ -73,6 +74,8 @@ class ResolvedProfile:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: seconds it is expected to be needed
     length: float | None = None
+    #: containers beside it
+    companions: Mapping[str, Companion] = field(default_factory=dict)
     cmd: tuple[str, ...] | None = None
     default_url: str | None = None
 
@@ -163,14 +166,15 @@ def options_from_form(formdata: Mapping[str, Any]) -> dict[str, Any]:
 def to_request(resolved: ResolvedProfile) -> GPURequest:
     """What the scheduler is asked for. Device wishes count only where a device is asked for."""
     wanted = resolved.gpus > 0
+    beside = resolved.companions.values()
     return GPURequest(
         count=resolved.gpus,
         model=resolved.gpu_model if wanted else None,
         min_memory=(resolved.gpu_min_memory or 0) if wanted else 0,
         sharing=(resolved.gpu_sharing if wanted else None) or Mode.EXCLUSIVE,
         length=resolved.length,
-        cpu=resolved.cpu_limit or 0.0,
-        memory=resolved.mem_limit or 0,
+        cpu=(resolved.cpu_limit or 0.0) + sum(one.cpu_limit for one in beside),
+        memory=(resolved.mem_limit or 0) + sum(one.mem_limit for one in beside),
         min_capability=resolved.gpu_min_capability if wanted else None,
         node=resolved.node,
         pool=resolved.pool,

@@ -10,6 +10,7 @@ import docker
 import docker.errors
 
 from ..engine import labels
+from ..engine.companions import CompanionSeen, list_companions, remove_companion
 from ..engine.containers import remove, stop
 from ..engine.faults import says_gone
 from ..engine.networks import UserNetwork, list_networks, remove_network
@@ -152,6 +153,21 @@ class EngineView:
         """The users' networks."""
         return await self._pool.run(
             "networks", lambda client: list_networks(client, self._ledger), LOOK_LIMIT
+        )
+
+    async def companions(self) -> tuple[CompanionSeen, ...]:
+        """What stands beside servers."""
+        return await self._pool.run(
+            "companions", lambda client: list_companions(client, self._ledger), LOOK_LIMIT
+        )
+
+    async def remove_companion(self, container_id: str) -> None:
+        """Stop and remove a companion."""
+        grace = self._stop_grace
+        await self._pool.run(
+            _key(container_id),
+            lambda client: remove_companion(client, container_id, grace),
+            grace + 2 * LOOK_LIMIT,
         )
 
     async def remove_network(self, network_id: str) -> bool:

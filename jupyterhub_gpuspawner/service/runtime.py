@@ -14,12 +14,13 @@ from ..engine.service_watch import SwarmEvents
 from ..errors import LedgerError, LedgerFenced
 from ..scheduler import events
 from ..scheduler.decisions import Decision, LeaseStored
-from ..scheduler.models import Lease, LeaseState, Reason
+from ..scheduler.models import Lease, LeaseState, Reason, Target
 from ..scheduler.state import SchedulerState
 from ..store import Ledger
 from . import waiting
 from .actor import Actor, Store
 from .clock import SteadyClock
+from .companions import CompanionKeeper
 from .desk import Desk, Phase, Status
 from .engine_view import EngineView, WorldView
 from .inventory import Inventory, SwarmInventory, make_sources
@@ -95,6 +96,7 @@ class Runtime:
         self._ledger: LedgerLike | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._bound: frozenset[str] = frozenset()
+        self._companions: CompanionKeeper | None = None
 
     async def run(self) -> None:
         """Open the ledger, compare, serve; until cancelled or a part fails."""
@@ -179,6 +181,13 @@ class Runtime:
         if not swarm:  # a Swarm has no networks of users
             keeper = NetworkKeeper(actor, cast(EngineView, engine), _upkeep(options), clock)
             parts["networks"] = keeper.run()
+            self._companions = CompanionKeeper(
+                actor,
+                cast(EngineView, engine),
+                options.node_name,
+                options.reconcile_interval,
+            )
+            parts["companions"] = self._companions.run()
         if self._outside.hub is not None:
             parts["requeue"] = Requeue(desk, self._outside.hub).run()
         return parts
@@ -208,6 +217,8 @@ class Runtime:
         assert reconciler is not None
         if lease.state is LeaseState.STOPPING and lease.container_id:
             reconciler.nudge(lease.container_id)
+        if lease.target is Target.GONE and self._companions is not None:
+            self._companions.nudge()
         if lease.state is LeaseState.RELEASED:
             devices = state.tables.devices
             if any(id in devices and not devices[id].simulated for id in lease.devices):

@@ -147,7 +147,11 @@ def facts(hub: TrialHub, person: Person, client: Any, server: str = "") -> dict[
 
 def container_of(client: Any, person: Person, server: str = "") -> Any:
     """The one container of a server."""
-    chosen = [f"{labels.USER}={person.name}", f"{labels.SERVER}={server}"]
+    chosen = [
+        f"{labels.KIND}={labels.Kind.SERVER.value}",
+        f"{labels.USER}={person.name}",
+        f"{labels.SERVER}={server}",
+    ]
     (container,) = client.containers.list(all=True, filters={"label": chosen})
     return container
 

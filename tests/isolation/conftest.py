@@ -25,6 +25,18 @@ c.GPUDockerSpawner.home_path = "/home/jovyan"
 c.GPUDockerSpawner.read_only_volumes = {"gpus-test-data": "/srv/data"}
 c.GPUDockerSpawner.profile_list += [
     profile("few", gpus=0, pids_limit=40, shm_size="8M", mem_limit="96M"),
+    profile(
+        "board",
+        gpus=0,
+        companions={
+            "board": {
+                "image": c.GPUDockerSpawner.image,
+                "cmd": ["python3", "-m", "http.server", "6006"],
+                "mem_limit": "32M",
+                "home": "ro",
+            }
+        },
+    ),
     profile("greedy", gpus=1, image="gpus-stub-greedy:latest"),
 ]
 """

@@ -22,6 +22,7 @@ from traitlets.config import Config
 
 from jupyterhub_gpuspawner.client import SchedulerClient
 from jupyterhub_gpuspawner.engine import labels
+from jupyterhub_gpuspawner.engine.companions import CompanionSeen
 from jupyterhub_gpuspawner.engine.events import ContainerEvent, Item, Reconnected
 from jupyterhub_gpuspawner.engine.networks import UserNetwork
 from jupyterhub_gpuspawner.engine.observe import Observation
@@ -112,6 +113,7 @@ class FakeEngine:
     down: EngineError | None = None
     #: ids that a removal leaves where they are, with a time-out
     stuck: set[str] = field(default_factory=set)
+    companions_there: dict[str, CompanionSeen] = field(default_factory=dict)
     networks_there: tuple[UserNetwork, ...] = ()
     networks_gone: list[str] = field(default_factory=list)
     network_looks: int = 0
@@ -198,6 +200,16 @@ class FakeEngine:
         self.network_looks += 1
         await self._answer()
         return self.networks_there
+
+    async def companions(self) -> tuple[CompanionSeen, ...]:
+        await self._answer()
+        return tuple(self.companions_there.values())
+
+    async def remove_companion(self, container_id: str) -> None:
+        await self._answer()
+        if container_id in self.stuck:
+            raise EngineUnknown("no answer")
+        self.companions_there.pop(container_id, None)
 
     async def remove_network(self, network_id: str) -> bool:
         await self._answer()
