@@ -14,8 +14,9 @@ from pathlib import Path
 import docker
 from docker.errors import ImageNotFound
 
-from deploy.quickstart import hostpython, ways
+from deploy.quickstart import hostpython
 from deploy.quickstart.progress import step
+from jupyterhub_gpuspawner import ways
 from jupyterhub_gpuspawner.errors import ConfigError
 from jupyterhub_gpuspawner.images import Image, Recipe, ensure, present
 

@@ -1,8 +1,10 @@
-"""``image check``: what slows or endangers the start of a server of an image."""
+"""``image check`` says what slows a start of an image, ``image build`` makes one."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -14,8 +16,10 @@ from ..doctor.finding import Unknown, as_text, exit_code
 from ..doctor.image_facts import ImageFacts
 from ..engine.connect import connect
 from ..engine.faults import translate
+from ..environments import build, spec
+from ..errors import EngineError
 from ..units import format_memory
-from .command import Argument, Command, note, say, say_json, table
+from .command import FAILED, OK, Argument, Command, CommandError, note, say, say_json, table
 
 #: seconds for an answer of the engine; the look from inside has a limit of its own
 _TIMEOUT = 60.0
@@ -110,7 +114,85 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _build(arguments: argparse.Namespace) -> int:
+    plan = build.plan_of(arguments.profile, python=arguments.python, base=arguments.base)
+    transport, ca = build.transport(
+        os.environ, index=arguments.index_url, proxy=arguments.proxy, ca=arguments.ca
+    )
+    channels = dict(_channel(text) for text in arguments.channel or ())
+    plan = replace(plan, channels=channels, transport=transport, ca=ca, cuda=arguments.cuda)
+    client = connected(arguments)
+    try:
+        made = build.build(client, plan, note)
+    except EngineError as error:
+        # with the last lines of the build, each on a line of its own
+        note(f"image build: {error}")
+        return FAILED
+    finally:
+        client.close()
+    written = _write_locks(plan, made) if arguments.lock else []
+    if arguments.json:
+        say_json({"image": made.tag, "id": made.id, "lock": made.lock, "locks": written})
+        return OK
+    for path in written:
+        note(f"written: {path}")
+    done = f"built in {made.seconds:.0f} s" if made.seconds else "is there already"
+    say(f"{made.tag} {done}; {build.LOCK_LABEL}={made.lock}")
+    return OK
+
+
+def _channel(text: str) -> tuple[str, str]:
+    name, equals, where = text.partition("=")
+    if not (name and equals and where):
+        raise CommandError(f"--channel {text}: want NAME=URL, or NAME=/FOLDER")
+    return name, where
+
+
+def _write_locks(plan: build.Plan, made: build.Built) -> list[str]:
+    written = []
+    for file, environment in plan.environments:
+        path = spec.lock_of(file, plan.python)
+        path.write_bytes(made.locks[environment.name])
+        written.append(str(path))
+    return written
+
+
 COMMANDS = (
+    Command(
+        name="image build",
+        help="Build an image from environment.yml files: an environment and a kernel for each.\n\n"
+        "PROFILE is a folder, a file, or a name below images/. Where NAME.lock.json lies beside "
+        "NAME.yml, exactly what it says is installed; --lock writes it. The image is called "
+        "jupyterhub-gpuspawner/FOLDER, with the digest of its locks as tag and label. What has "
+        "not changed is not built again. Mirrors and proxies come from the usual variables and "
+        "pip's settings, or from the options.",
+        arguments=(
+            Argument(name="PROFILE", help="such as images/pytorch, or environment.yml"),
+            Argument(name="--lock", help="write what was installed beside the files"),
+            Argument(name="--python VERSION", help="another version of Python, such as 3.12"),
+            Argument(
+                name="--base IMAGE",
+                help="the image below",
+                more={"default": "jupyterhub-gpuspawner/singleuser:latest"},
+            ),
+            Argument(
+                name="--channel NAME=URL",
+                help="where a channel of the files is: a mirror, or a folder of this machine; "
+                "may be repeated",
+                more={"action": "append"},
+            ),
+            Argument(
+                name="--cuda VERSION",
+                help="CUDA that the machines' driver can do; empty = choose packages without CUDA",
+                more={"default": "12.8"},
+            ),
+            Argument(name="--index-url URL", help="the index for the pip section"),
+            Argument(name="--proxy URL", help="the proxy for all downloads"),
+            Argument(name="--ca FILE", help="certificate authorities that downloads trust"),
+            ENGINE,
+        ),
+        run=_build,
+    ),
     Command(
         name="image check",
         help="Say what slows or endangers a start of an image, and the fix for each.\n\n"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.quickstart import hostpython, recipes, settings, ways
+from deploy.quickstart import hostpython, recipes, settings
 from deploy.quickstart.hostpython import HostPython
 from deploy.quickstart.trial import TrialHub
+from jupyterhub_gpuspawner import ways
 from jupyterhub_gpuspawner.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
