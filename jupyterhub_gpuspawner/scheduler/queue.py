@@ -109,8 +109,6 @@ class Queue:
     ) -> Grant | None:
         head: Reservation | None = None
         refused: set[Want] = set()
-        if not todo.mask & fits:
-            return None
         for place in self.line.walk(todo, now, self._full):
             if self._limited(place, now) is not None:
                 continue

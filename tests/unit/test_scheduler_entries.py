@@ -179,6 +179,18 @@ def test_a_grant_that_reached_nobody_is_taken_back_after_the_grace():
         world.bind(ann)
 
 
+def test_a_grant_that_reached_nobody_is_not_kept_for_a_new_hub():
+    world = World("g1")
+    ann = world.ask("ann")
+    world.detach(ann)
+    world.do(events.BootSeen(boot_id="boot-2"))
+    assert world.state._core.awaited == {}
+    world.tick(16.0)
+    world.tick(3600.0)
+    assert not world.state.tables.leases
+    assert world.granted(world.ask("bob", boot="boot-2"))
+
+
 @pytest.mark.parametrize("first", ["take", "detach"])
 def test_a_grant_that_was_heard_of_outlives_its_connection(first):
     world = World("g1")

@@ -350,3 +350,14 @@ def test_who_is_old_and_at_a_limit_of_his_own_holds_nobody_up():
     world.tick(DAY + 1)
     assert world.why("ann/two") is Reason.USER_LIMIT
     assert world.granted(world.ask("bob"))
+
+
+def test_who_is_at_his_limit_in_a_higher_priority_holds_nobody_of_a_lower_one_up():
+    settings = Settings(fairness=Fairness(priorities={"vip": 1}), limits=Limits(users={"ann": 1}))
+    world = World("g1", "g2", "g3", "g4", settings=settings)
+    world.run("ann", length=HOUR)
+    world.ask("ann/two", groups=("vip",), length=HOUR)
+    bob = world.ask("bob", 4, groups=("vip",), length=HOUR)
+    cy = world.ask("cy", 4, length=HOUR)
+    assert not world.granted(bob) and not world.granted(cy)
+    assert world.granted(world.ask("dan", length=60.0)), "it ends before bob can start"
