@@ -199,9 +199,11 @@ class Scheduler:
         return self._restarts[mind]
 
     def _answer(self, mind: Mind, event: events.Event, now: float) -> Answer:
-        known = self._answers.get((mind, event))
+        # what a report tells of devices can't be a key itself
+        what = repr(event) if isinstance(event, events.NodeReported) else event
+        known = self._answers.get((mind, what))
         if known is None:
-            known = self._answers[mind, event] = self._work_out(mind, event, now)
+            known = self._answers[mind, what] = self._work_out(mind, event, now)
         return known
 
     def _work_out(self, mind: Mind, event: events.Event, now: float) -> Answer:
@@ -268,7 +270,7 @@ class Scheduler:
         """Let the ledger take the decisions, and compare what it holds with what is believed."""
         if not decided:
             return
-        asked = (mind.entries, mind.leases, tuple(decided))
+        asked = (mind.entries, mind.leases, repr(decided))
         if asked not in self._stored:
             self._stored[asked] = self._commit(mind, decided, now)
         leases, entries = self._stored[asked]
