@@ -49,6 +49,7 @@ _QUEUE: Columns = {
     "server": lambda row: str(row["server"]) or "somebody",
     "GPUs": lambda row: str(row["gpus"]),
     "waits": lambda row: _since(row["since"]),
+    "starts in": lambda row: "-" if row["expected_at"] is None else _soon(row["expected_at"]),
     "why": lambda row: str(row["message"]),
 }
 
@@ -60,6 +61,11 @@ def _since(then: float) -> str:
 def _until(then: float) -> str:
     left = then - time.time()
     return format_duration(left) if left > 0 else "over"
+
+
+def _soon(then: float) -> str:
+    left = then - time.time()
+    return f"about {format_duration(left)}" if left > 0 else "soon"
 
 
 def _listing(path: str, columns: Columns) -> Callable[[argparse.Namespace], int]:

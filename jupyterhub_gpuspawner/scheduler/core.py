@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .budgets import Spent
 from .decisions import Decision, EntryStored, LeaseStored
+from .estimate import Learnt
 from .fairshare import Usage
 from .idle_facts import IdleFacts
 from .models import EntryState, GPURequest, QueueEntry, Settings
@@ -28,6 +29,8 @@ class Core:
     usage: Usage = field(init=False)
     #: what was charged to budgets; follows them too
     spent: Spent = field(init=False)
+    #: how long servers really stay; follows them too
+    learnt: Learnt = field(default_factory=Learnt)
     #: entries that a spawn waits for now: only these are granted
     attached: set[str] = field(default_factory=set)
     #: entry id -> since when nobody waits for it
@@ -63,6 +66,7 @@ class Core:
             old = self.tables.leases.get(decision.lease.id)
             self.tables.apply(decision)
             self.usage.follow(old, decision.lease)
+            self.learnt.follow(decision.lease)
             if self.spent.active:
                 self.spent.follow(decision.lease, self.usage.charge(decision.lease))
         else:

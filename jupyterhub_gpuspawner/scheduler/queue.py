@@ -18,6 +18,7 @@ from . import bookings, explain, placement, quota
 from .backfill import Backfill, Reservation
 from .capacity import Allowed, Capacity
 from .core import Core
+from .estimate import MOST, Forecast
 from .explain import NodeAnswer
 from .fairshare import Account, Usage
 from .line import Line, Place, Sought
@@ -290,6 +291,21 @@ class Queue:
             Waiting(entry=entry, position=position, reason=self._why(entry, told, now))
             for position, entry in enumerate(self.line.everybody(now), start=1)
         ]
+
+    def starts(self, now: float) -> dict[str, float | None]:
+        """Entry -> when it will probably start, POSIX seconds, of the first ones in line."""
+        self.follow()
+        core = self._core
+        places = [self.line.places[entry.id] for entry in self.line.everybody(now)][:MOST]
+        wants = [
+            (place.entry.id, self.capacity.renewed(place.shape.want))
+            for place in places
+            if place.shape is not None
+        ]
+        unbounded = core.settings.fairness.unbounded_length
+        forecast = Forecast(core.tables, self.capacity, core.learnt, unbounded, now)
+        found = forecast.starts(want for _, want in wants)
+        return {entry_id: at for (entry_id, _), at in zip(wants, found, strict=True)}
 
     def nodes_for(self, entry: QueueEntry, now: float) -> tuple[NodeAnswer, ...]:
         """What each node has for one that waits."""

@@ -135,6 +135,10 @@ class SchedulerState:
         """The line as the people in it may see it, first one first."""
         return self._queue.waiting(self._now)
 
+    def starts(self) -> dict[str, float | None]:
+        """Entry -> when it will probably start; of those who are not in line, nothing."""
+        return self._queue.starts(self._now)
+
     def nodes_for(self, entry_id: str) -> tuple[explain.NodeAnswer, ...]:
         """What each node has for an entry that waits."""
         return self._queue.nodes_for(self.tables.entries[entry_id], self._now)

@@ -92,6 +92,10 @@ class Place(_Answer):
     gpus: int
     message: str = Field(description="why it waits; empty where it is not yours to see")
     since: float = Field(description="POSIX seconds")
+    expected_at: float | None = Field(
+        description="POSIX seconds: when it will probably start, from how long servers really "
+        "stay; null = nobody can say, or it is not yours to see"
+    )
 
 
 class Record(_Answer):

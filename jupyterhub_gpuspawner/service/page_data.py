@@ -61,7 +61,9 @@ class View:
 
     def queue(self) -> list[dict[str, Any]]:
         """Who waits, the next one first."""
-        return [_place(place, self.viewer) for place in self.state.waiting()]
+        waiting = self.state.waiting()
+        starts = self.state.starts() if waiting else {}
+        return [_place(place, self.viewer, starts.get(place.entry.id)) for place in waiting]
 
 
 #: name of a part -> what makes it
@@ -139,7 +141,7 @@ def _trouble(state: SchedulerState, lease: Lease) -> Iterator[str]:
             yield f"GPU {device.index}: {REASONS[Reason.DEVICE_UNHEALTHY]}{note}"
 
 
-def _place(place: Any, viewer: Viewer) -> dict[str, Any]:
+def _place(place: Any, viewer: Viewer, expected: float | None) -> dict[str, Any]:
     entry = place.entry
     mine = viewer.may_see(entry.key)
     line = waiters.queued(entry.id, place.position, place.reason)
@@ -150,4 +152,5 @@ def _place(place: Any, viewer: Viewer) -> dict[str, Any]:
         "gpus": entry.request.count,
         "message": line["message"] if mine else "",
         "since": entry.submitted_at,
+        "expected_at": expected if mine else None,
     }

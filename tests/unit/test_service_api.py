@@ -111,6 +111,7 @@ async def test_a_user_sees_the_own_part_and_no_other_name(world: World, log_in: 
         ("", False, 3),
         ("alice/second", True, 2),
     ]
+    assert [row["expected_at"] is None for row in queue] == [not row["server"] for row in queue]
     assert (code, refused["reason"]) == (403, "forbidden")
     assert READ in refused["message"]
 
