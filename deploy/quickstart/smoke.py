@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
 import requests
 
 from jupyterhub_gpuspawner.engine import labels
+from jupyterhub_gpuspawner.errors import ConfigError
 
 from .person import Person, PersonError
-from .trial import TrialError, TrialHub, wait_for
+from .settings import bridge_address
+from .trial import ROOT, TrialError, TrialHub, wait_for
 
 #: seconds for a server to be ready
 READY_LIMIT = 180.0
@@ -53,6 +59,29 @@ c.GPUScheduler.claim_engine = False
 c.GPUScheduler.discovery = "simulated"
 c.GPUScheduler.node_name = "smoke"
 """
+
+
+@contextmanager
+def let_in(hub: TrialHub) -> Iterator[None]:
+    """Have the firewall rules of this machine, if any, let servers reach the trial's Hub.
+
+    ``./quickstart`` makes rules that let them reach its own Hub alone.
+    """
+    place = "{GPUS_BRIDGE_IP}:{GPUS_HUB_PORT}".format_map(hub.environment)
+    command = [str(ROOT / "deploy" / "firewall")]
+    if os.geteuid() != 0:
+        command = ["sudo", "-n", *command]
+
+    def change(word: str) -> None:
+        # without root it can't be seen whether there are rules at all
+        with suppress(OSError):
+            subprocess.run([*command, word, place], stdin=subprocess.DEVNULL, capture_output=True)
+
+    change("open")
+    try:
+        yield
+    finally:
+        change("close")
 
 
 class SmokeError(TrialError):
@@ -181,7 +210,26 @@ def main() -> int:
     started = time.monotonic()
     client = docker.from_env()
     extra = "" if not owned_by_other(client) else NOT_OURS
-    hub = TrialHub(image=arguments.image, simulate=max(2, arguments.simulate), after=extra)
+    try:
+        bridge = bridge_address()
+    except ConfigError as error:
+        print(json.dumps({"ok": False, "reason": str(error)}))
+        return 1
+    hub = TrialHub(
+        image=arguments.image,
+        simulate=max(2, arguments.simulate),
+        after=extra,
+        env={"GPUS_BRIDGE_IP": bridge},
+    )
+    with let_in(hub):
+        result = check_all(hub, client, started)
+    result["seconds"] = round(time.monotonic() - started, 1)
+    print(json.dumps(result))
+    return 0 if result["ok"] else 1
+
+
+def check_all(hub: TrialHub, client: Any, started: float) -> dict[str, Any]:
+    """All of it, and nothing left; what was seen, with ``ok``, or ``reason`` where it failed."""
     result: dict[str, Any] = {"ok": False}
     ledger = ""
     try:
@@ -206,9 +254,7 @@ def main() -> int:
         else:
             say(started, f"the logs are in {hub.state}")
     result.pop("ledger", None)
-    result["seconds"] = round(time.monotonic() - started, 1)
-    print(json.dumps(result))
-    return 0 if result["ok"] else 1
+    return result
 
 
 if __name__ == "__main__":

@@ -229,6 +229,21 @@ def test_the_firewall_tells_whether_its_rules_are_in_place(alone: Any, site: Tri
     assert firewall("status", "--hub", hub).returncode == 0
 
 
+def test_one_place_more_is_open_until_it_is_closed(alone: Any, alice: Any) -> None:
+    place, other = f"{alone.gateway}:{DATABASE}", f"{alone.gateway}:{DOCKER_TCP}"
+
+    def seen(*command: str) -> tuple[str, str]:
+        firewall(*command)
+        found = probe(alice, [f"tcp:{place}", f"tcp:{other}"])
+        return found[f"tcp:{place}"], found[f"tcp:{other}"]
+
+    shut = seen("close", place)
+    assert set(shut) <= SHUT
+    # twice, as two who need it may say it
+    assert seen("open", place) == seen("open", place) == (ON_THE_MACHINE, shut[1])
+    assert seen("close", place) == shut
+
+
 def test_the_docker_socket_is_in_no_server(alice: Any) -> None:
     code, output = alice.exec_run(
         ["sh", "-c", "find / -xdev -name '*.sock' 2>/dev/null; cat /proc/self/mountinfo"]

@@ -233,7 +233,7 @@ class Engine:
     def wipe(self) -> None:
         """Remove all containers, volumes and networks. The engine is ours alone, so all are."""
         if "--net" not in self.namespaces:
-            host.let_in(self.tag, self.gateway)
+            host.let_in(self.gateway)
         client = self.client()
         try:
             until = time.monotonic() + WIPE_SECONDS
@@ -292,7 +292,9 @@ class Engine:
 
     def _disconnect(self) -> None:
         """Undo :meth:`_connect`. May be repeated."""
-        host.keep_out(self.tag)
+        address = host.address_of(self.tag)
+        if address is not None:
+            host.keep_out(address)
         host.remove_bridge(self.tag)
 
     def _settings(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +13,7 @@ from pathlib import Path
 BRIDGE_RANGE = ipaddress.IPv4Network("10.78.0.0/16")
 #: The nodes of a Swarm have addresses from a /24 in here, one per Swarm.
 SWARM_RANGE = ipaddress.IPv4Network("10.77.0.0/16")
-#: of deploy/firewall: what meets packets of servers to this machine
-_CHAIN = ("inet", "gpus", "to_machine")
+_FIREWALL = Path(__file__).parents[2] / "deploy" / "firewall"
 
 
 def ip(*arguments: str) -> str:
@@ -97,37 +95,18 @@ def _iptables(*arguments: str) -> bool:
     return subprocess.run(["iptables", "-w", *arguments], capture_output=True).returncode == 0
 
 
-def let_in(name: str, address: str) -> None:
+def let_in(address: str) -> None:
     """Have the rules of ``deploy/firewall``, where they are, let servers reach ``address``.
 
     They let them reach one Hub's API and nothing else of this machine, and ``./quickstart`` has
     made them on many a machine that runs the tests later. May be repeated.
     """
-    if _nft("list", "table", "inet", "gpus") is not None and not _our_rules(name):
-        rule = ["ip", "daddr", address, "accept", "comment", f'"{name}"']
-        _nft("insert", "rule", *_CHAIN, *rule)
+    subprocess.run([_FIREWALL, "open", address], check=True)
 
 
-def keep_out(name: str) -> None:
+def keep_out(address: str) -> None:
     """End :func:`let_in`. May be repeated."""
-    for handle in _our_rules(name):
-        _nft("delete", "rule", *_CHAIN, "handle", handle)
-
-
-def _our_rules(name: str) -> list[str]:
-    """Handles of the rules that :func:`let_in` made."""
-    listed = _nft("--handle", "list", "chain", *_CHAIN) or ""
-    return re.findall(rf'comment "{re.escape(name)}" # handle (\d+)', listed)
-
-
-def _nft(*arguments: str) -> str | None:
-    """The output of the command ``nft``; None where it fails or is not there."""
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    program = shutil.which("nft", path=path)
-    if program is None:
-        return None
-    done = subprocess.run([program, *arguments], capture_output=True, text=True)
-    return done.stdout if done.returncode == 0 else None
+    subprocess.run([_FIREWALL, "close", address], check=True)
 
 
 def remove_bridge(name: str) -> None:
