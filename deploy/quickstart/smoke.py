@@ -187,12 +187,15 @@ def left_over(client: docker.DockerClient, ledger: str) -> list[str]:
 
 
 def tidy(client: docker.DockerClient, ledger: str) -> None:
-    """Remove this run's containers and volumes, found by its ledger's id."""
-    label = f"{labels.LEDGER}={ledger}"
-    for container in client.containers.list(all=True, filters={"label": label}):
+    """Remove this run's containers, volumes and networks, found by its ledger's id."""
+    chosen = {"label": f"{labels.LEDGER}={ledger}"}
+    for container in client.containers.list(all=True, filters=chosen):
         container.remove(force=True)
-    for volume in client.volumes.list(filters={"label": label}):
+    for volume in client.volumes.list(filters=chosen):
         volume.remove()
+    # the service that removes a user's network a while after the last server is gone by now
+    for network in client.networks.list(filters=chosen):
+        network.remove()
 
 
 def owned_by_other(client: docker.DockerClient) -> bool:
