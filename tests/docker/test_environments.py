@@ -66,5 +66,7 @@ def test_an_environment_from_a_file_is_a_kernel_and_leaves_a_lock(
         # packages came by a stage of their own: nothing of the way is in the image
         assert not any("/tmp/build" in str(layer.get("CreatedBy")) for layer in image.history())
     finally:
-        for tag in (*image.tags, f"{said['image'].partition(':')[0]}:latest"):
-            docker_client.images.remove(tag, force=True)
+        for repository in ("toys", "toys-unlabelled"):
+            for made in docker_client.images.list(f"jupyterhub-gpuspawner/{repository}"):
+                for tag in made.tags:
+                    docker_client.images.remove(tag, force=True)
