@@ -137,3 +137,52 @@ ensure_proxy() {
   npm install --prefix "$ROOT" --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
     configurable-http-proxy@5 </dev/null >&2
 }
+
+# ticking CMD ARG...: run it here, with a line every 15 s on stderr that tells how long it has been at
+# work. Stdout is the command's alone: whoever reads it must not wait for the ticker.
+ticking() {
+  local code=0 ticker
+  (
+    begun=$(date +%s)
+    while sleep 15; do step "still at it ($(($(date +%s) - begun)) s)"; done
+  ) >&2 &
+  ticker=$!
+  # shellcheck disable=SC2064
+  trap "kill $ticker 2>/dev/null || true" EXIT
+  "$@" || code=$?
+  kill "$ticker" 2>/dev/null || true
+  wait "$ticker" 2>/dev/null || true
+  trap - EXIT
+  return "$code"
+}
+
+# quietly LOG CMD ARG...: the output into a file, its end on stderr where CMD fails.
+quietly() {
+  local log=$1
+  shift
+  "$@" >"$log" 2>&1 </dev/null && return
+  printf 'failed: %s. Last lines of %s:\n' "$1" "$log" >&2
+  tail -n 15 "$log" | sed 's/^/    /' >&2
+  return 1
+}
+
+# bootstrap_debian SUITE FOLDER: a small Debian's root file system as a tar on stdout, made in FOLDER
+# by debootstrap. Without DEBIAN_MIRROR it knows one.
+bootstrap_debian() {
+  local suite=$1 root=$2/bootstrap log=$2/debootstrap.log script=()
+  ensure_command debootstrap debootstrap "a Debian image without a registry"
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
+    ensure_apt "to check Debian's packages" debian-archive-keyring
+  # an older debootstrap: newer suites are made as Debian's development suite is
+  [ -e "/usr/share/debootstrap/scripts/$suite" ] || script=(/usr/share/debootstrap/scripts/sid)
+  step "making Debian $suite with debootstrap, about a minute (log $log)"
+  as_root rm -rf --one-file-system "$root"
+  mkdir -p "$root"
+  ticking quietly "$log" as_root debootstrap --variant=minbase \
+    --keyring=/usr/share/keyrings/debian-archive-keyring.gpg "$suite" "$root" "${DEBIAN_MIRROR:-}" \
+    ${script[@]+"${script[@]}"}
+  # the packages as downloaded are no part of the image
+  as_root sh -c "rm -rf '$root'/var/cache/apt/archives/*.deb '$root'/var/lib/apt/lists/*"
+  as_root tar -C "$root" --numeric-owner -c .
+  as_root rm -rf --one-file-system "$root"
+}
