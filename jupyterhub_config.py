@@ -16,6 +16,7 @@ from pathlib import Path
 from jupyterhub_gpuspawner import environment
 from jupyterhub_gpuspawner.hub import setup
 from jupyterhub_gpuspawner.sign_in import sign_in
+from jupyterhub_gpuspawner.site_gpus import site_gpus
 from jupyterhub_gpuspawner.site_profiles import site_profiles
 
 c = get_config()  # noqa: F821 (JupyterHub puts it there)
@@ -143,31 +144,28 @@ c.GPUScheduler.state_dir = str(state / "gpus")
 ledger = environment.secret("GPUS_LEDGER_URL")
 if ledger:
     c.GPUScheduler.ledger_url = ledger
-# Real GPUs where the driver shows any; else as many simulated ones as GPUS_SIMULATE says,
-# shown as SIMULATED everywhere. GPUS_DISCOVERY=simulated leaves real ones alone.
 c.GPUScheduler.url = f"http://127.0.0.1:{environment.port('GPUS_SERVICE_PORT', port + 3)}"
-c.GPUScheduler.discovery = environment.text("GPUS_DISCOVERY", "auto")
-c.GPUScheduler.simulate = environment.number("GPUS_SIMULATE", 0, most=256)
-# GPUs that each user may hold, single users may hold, and all of a group together; and the parts
-# of the GPUs that are a group's own. Groups are the Hub's:
-# docs/howto/choose-profiles-and-limits.md.
-if environment.text("GPUS_USER_LIMIT"):
-    c.GPUScheduler.user_gpu_limit = environment.number("GPUS_USER_LIMIT", 0)
-c.GPUScheduler.user_gpu_limits = environment.table("GPUS_USER_LIMITS", int, '{"carol": 4}')
-c.GPUScheduler.group_gpu_limits = environment.table("GPUS_GROUP_LIMITS", int, '{"students": 6}')
-c.GPUScheduler.shares = environment.table("GPUS_SHARES", dict, '{"physics": {"quota": 4}}')
-
-# --- Servers that nobody uses ---------------------------------------------------------------------
+# Real GPUs where the driver shows any; else as many simulated ones as GPUS_SIMULATE says,
+# shown as SIMULATED everywhere. GPUS_DISCOVERY=simulated leaves real ones alone. GPUS_NODE_NAME is
+# this machine's name in lists and leases.
+# GPUS_USER_LIMIT, GPUS_USER_LIMITS, GPUS_GROUP_LIMITS: GPUs that each user may hold, single users
+# may hold, and all of a group together. GPUS_SHARES: the parts of the GPUs that are a group's own.
+# Groups are the Hub's: docs/howto/choose-profiles-and-limits.md.
 # GPUS_IDLE_GPU takes GPUs back that nobody has used for so long ("2h"), after a warning of half an
-# hour; GPUS_IDLE_GROUPS says it otherwise for a group, null = never: {"staff": null}.
-# GPUS_IDLE_CPU stops servers without GPUs: docs/howto/idle.md. Not set: nothing is stopped.
-if environment.text("GPUS_IDLE_GPU"):
-    c.GPUScheduler.idle_timeout = environment.text("GPUS_IDLE_GPU")
-c.GPUScheduler.group_idle_timeouts = environment.table(
-    "GPUS_IDLE_GROUPS", (str, int, type(None)), '{"students": "1h", "staff": null}'
-)
-if environment.text("GPUS_IDLE_CPU"):
-    c.GPUScheduler.cpu_idle_timeout = environment.text("GPUS_IDLE_CPU")
+# hour; GPUS_IDLE_GROUPS says it otherwise for a group, null = never: {"staff": null}. GPUS_IDLE_CPU
+# stops servers without GPUs: docs/howto/idle.md. Not set: nothing is stopped.
+site_gpus(c)
+
+# --- Parts that run on their own (docs/howto/compose.md) ----------------------------------------
+# GPUS_SCHEDULER_URL and GPUS_PROXY_URL: a scheduler and a proxy that this Hub does not start. All
+# that stands above of c.GPUScheduler is then for the scheduler itself to read. A proxy in a
+# container has to be on users' networks: GPUS_NETWORK_MEMBERS names it.
+c.GPUSpawnerMixin.scheduler_url = environment.url("GPUS_SCHEDULER_URL", inside=True)
+elsewhere = environment.url("GPUS_PROXY_URL", inside=True)
+if elsewhere:
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = elsewhere
+c.GPUDockerSpawner.network_members = sorted(environment.names("GPUS_NETWORK_MEMBERS"))
 
 # --- Numbers for Prometheus -----------------------------------------------------------------------
 # Whoever has the token in GPUS_METRICS_TOKEN_FILE (or GPUS_METRICS_TOKEN) reads the numbers of the
@@ -179,7 +177,6 @@ if metrics_token:
     c.JupyterHub.load_roles = [
         {"name": "prometheus", "services": ["prometheus"], "scopes": ["read:metrics"]}
     ]
-c.GPUScheduler.metrics_show_users = environment.flag("GPUS_METRICS_SHOW_USERS")
 
 # --- The rest: service, roles, and what a Hub with a queue needs. Always last. ------------------
 setup(c)

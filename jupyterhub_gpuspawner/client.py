@@ -247,6 +247,10 @@ class SchedulerClient:
         answer = await self._call("POST", _lease(lease, "ended"), body)
         return End(released=bool(answer.get("released")), why=str(answer.get("why") or ""))
 
+    async def hello(self) -> None:
+        """Say that this Hub process is the one that lives now."""
+        await self._call("POST", "internal/hub", {"boot_id": BOOT_ID})
+
     async def summary(self) -> dict[str, Any]:
         """Devices, nodes and queue length as the service sees them now."""
         return await self._call("GET", "internal/summary", None)

@@ -21,6 +21,8 @@ log = logging.getLogger("gpus.culler")
 
 #: variables of the service: where the scheduler's API is, and the file with its token
 API, TOKEN_FILE = "GPUS_CULLER_API", "GPUS_CULLER_TOKEN_FILE"
+#: the token itself, in place of the file
+TOKEN_VARIABLE = "GPUS_SERVICE_TOKEN"
 #: seconds for the scheduler to answer, and leases it is asked for at a time
 ANSWER, MANY = 15.0, 1000
 
@@ -67,7 +69,8 @@ async def _devices(server: str) -> list[str] | None:
 
 
 def _token() -> str:
-    return Path(os.environ[TOKEN_FILE]).read_text().strip()
+    given = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return given or Path(os.environ[TOKEN_FILE]).read_text().strip()
 
 
 def main(arguments: list[str]) -> None:

@@ -29,11 +29,15 @@ SITE = (
     *("GPUS_GOOGLE_KEY_FILE", "GPUS_GOOGLE_ADMIN", "GPUS_IMAGE", "GPUS_PROFILES_FILE"),
     *("GPUS_PROFILE_GROUPS", "GPUS_NAMED_SERVERS", "GPUS_USER_LIMIT", "GPUS_USER_LIMITS"),
     *("GPUS_GROUP_LIMITS", "GPUS_SHARES", "GPUS_IDLE_GPU", "GPUS_IDLE_CPU", "GPUS_IDLE_GROUPS"),
-    *("GPUS_DISCOVERY", "GPUS_SIMULATE"),
+    *("GPUS_DISCOVERY", "GPUS_SIMULATE", "GPUS_NODE_NAME", "GPUS_PROXY_URL"),
+    *("GPUS_SCHEDULER_URL", "GPUS_NETWORK_MEMBERS", "GPUS_HUB_TOKEN"),
     *("GPUS_METRICS_TOKEN", "GPUS_METRICS_TOKEN_FILE", "GPUS_METRICS_SHOW_USERS"),
 )
 #: variables of other programs here that look like one of them
-_OTHERS = ("GPUS_BASE_IMAGE", "GPUS_LONG", "GPUS_HUB_PID", "GPUS_STARTED")
+_OTHERS = (
+    *("GPUS_BASE_IMAGE", "GPUS_LONG", "GPUS_HUB_PID", "GPUS_STARTED"),
+    *("GPUS_SERVICE_TOKEN", "GPUS_HUB_API_URL"),
+)
 #: how alike two names are where one of them is taken for a slip
 _ALIKE = 0.84
 
@@ -135,10 +139,11 @@ def file(name: str) -> str:
         raise SystemExit(f"{name} {path!r}: {_why(error)}") from None
 
 
-def url(name: str, default: str = "") -> str:
+def url(name: str, default: str = "", *, inside: bool = False) -> str:
     """A URL without a slash at its end. ``https``, because passwords and tokens travel over it.
 
-    On loopback also ``http``: for trials, and for a provider on the same machine.
+    On loopback also ``http``: for trials, and for a provider on the same machine. So with
+    ``inside``, for what is on a network that nobody else is on.
     """
     value = text(name).rstrip("/")
     if not value:
@@ -150,7 +155,7 @@ def url(name: str, default: str = "") -> str:
         host = ""
     if not host or parts.scheme not in ("http", "https") or parts.username or parts.fragment:
         raise SystemExit(f"{name} is {value!r}; want a URL, such as https://login.example.org")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not inside and not _is_loopback(host):
         raise SystemExit(
             f"{name} is {value!r}; want https://, because passwords and tokens travel over it "
             "(http:// only on this machine's loopback)"

@@ -7,6 +7,9 @@
 
 It adds the scheduler service and its roles, points the spawner at it, and sets what a Hub with a
 queue needs to be different. Services, roles and values that the config has are kept.
+
+With ``c.GPUSpawnerMixin.scheduler_url`` the Hub starts no scheduler: it uses the one there, which
+has options of its own (``c.GPUScheduler`` is not read by it).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 
 from traitlets.config import Config, LazyConfigValue
 
-from . import culler
+from . import culler, external
 from .client import BOOT_ID
 from .config_check import check_spawner, spawner_class
 from .errors import ConfigError
@@ -31,6 +34,7 @@ from .kinds import one_line
 from .profiles import parse_profiles
 from .service.options import DEFAULT_PORT, PREFIX, GPUScheduler
 from .service.scopes import CUSTOM_SCOPES
+from .service.service_token import ENVIRONMENT as TOKEN_VARIABLE
 from .service.service_token import service_token
 from .swarmspawner import GPUSwarmSpawner
 
@@ -75,16 +79,26 @@ def setup(c: Any) -> None:
 
 
 def _setup(c: Any) -> None:
+    if any(one.get("name") == SERVICE for one in _listed(c.JupyterHub, "services")):
+        raise ConfigError(f"a service called {SERVICE!r} is there already; call setup(c) once")
     _check_profiles(c)
     check_spawner(c)
-    _match_engine(c)
+    given = str(c.GPUSpawnerMixin.get("scheduler_url") or "")
+    if not given:
+        _match_engine(c)
     options = GPUScheduler(config=Config({"GPUScheduler": dict(c.GPUScheduler)}))
-    host, port = options.bind() if options.url else ("127.0.0.1", DEFAULT_PORT)
     config_file = options.state_path / _OPTIONS_FILE
-    if not _only_looking.get():
-        _write(options, config_file, dict(c.GPUScheduler))
-    url = f"http://{host}:{port}"
-    _add_service(c, url, config_file)
+    looking = _only_looking.get()
+    token = "" if looking else _write(options, config_file, None if given else c.GPUScheduler)
+    if given:
+        url = external.origin(given)
+        _add_service(c, url, external.service_entry())
+        if not looking:
+            external.announce(url + PREFIX, token)
+    else:
+        host, port = options.bind() if options.url else ("127.0.0.1", DEFAULT_PORT)
+        url = f"http://{host}:{port}"
+        _add_service(c, url, _managed(config_file))
     _add_roles(c)
     _point_spawners(c, url + PREFIX, options.token_path)
     if options.idle().active:
@@ -104,12 +118,14 @@ def only_looking() -> Iterator[None]:
         _only_looking.reset(token)
 
 
-def _write(options: GPUScheduler, config_file: Path, section: dict[str, Any]) -> None:
-    """The files that the service is started with."""
+def _write(options: GPUScheduler, config_file: Path, section: Any) -> str:
+    """The files that a scheduler is started with; the token. Without ``section`` only its file."""
     try:
         options.state_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_token(options)
-        _write_options(config_file, section)
+        token = _make_token(options)
+        if section is not None:
+            _write_options(config_file, dict(section))
+        return token
     except OSError as error:
         where = f"GPUScheduler.state_dir {options.state_path}, token_file {options.token_path}"
         raise ConfigError(f"{where}: {error.strerror or error}") from error
@@ -129,9 +145,9 @@ def _match_engine(c: Any) -> None:
         )
 
 
-def _make_token(options: GPUScheduler) -> None:
+def _make_token(options: GPUScheduler) -> str:
     try:
-        service_token(options.token_path)
+        return service_token(options.token_path)
     except ConfigError as error:
         raise ConfigError(f"GPUScheduler.token_file: {error}") from None
 
@@ -165,21 +181,23 @@ def _write_options(path: Path, section: dict[str, Any]) -> None:
     os.replace(draft, path)
 
 
-def _add_service(c: Any, url: str, config_file: Path) -> None:
-    services = _listed(c.JupyterHub, "services")
-    if any(service.get("name") == SERVICE for service in services):
-        raise ConfigError(f"a service called {SERVICE!r} is there already; call setup(c) once")
+def _managed(config_file: Path) -> dict[str, Any]:
+    """What the list of services says of a scheduler that the Hub starts."""
     environment = {"GPUS_BOOT_ID": BOOT_ID, "GPUS_HUB_PID": str(os.getpid())}
     for name in PASSED_ON:
         if name in os.environ:
             environment[name] = os.environ[name]
     command = [sys.executable, "-m", "jupyterhub_gpuspawner.service", "--config", str(config_file)]
+    return {"command": command, "environment": environment}
+
+
+def _add_service(c: Any, url: str, more: dict[str, Any]) -> None:
+    services = _listed(c.JupyterHub, "services")
     services.append(
         {
             "name": SERVICE,
             "url": url,
-            "command": command,
-            "environment": environment,
+            **more,
             "oauth_no_confirm": True,
             # a session carries them where the user has them, e.g. a group's leader
             "oauth_client_allowed_scopes": list(CUSTOM_SCOPES),
@@ -238,6 +256,8 @@ def _add_culler(c: Any, url: str, options: GPUScheduler) -> None:
             "environment": {
                 culler.API: f"{url}api/",
                 culler.TOKEN_FILE: str(options.token_path),
+                # in place of the file
+                **{name: os.environ[name] for name in (TOKEN_VARIABLE,) if name in os.environ},
             },
         }
     )

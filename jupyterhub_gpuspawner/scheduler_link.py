@@ -41,8 +41,11 @@ class SchedulerLink(Configurable):
         help="""
         Where the scheduler service answers.
 
-        ``setup(c)`` sets it. Set it yourself only where the service runs on its own, e.g.
-        ``"http://10.0.0.2:8750/services/gpus/"``. Empty = no server can start.
+        Empty (the default): ``setup(c)`` has the Hub start a scheduler, and sets this. Set it
+        yourself where the scheduler runs on its own, in a container or as a unit of systemd,
+        e.g. ``"http://scheduler:8750"``: then the Hub starts none and ``c.GPUScheduler`` is not
+        read. Such a scheduler needs ``GPUS_SERVICE_TOKEN`` and ``GPUS_HUB_TOKEN``, the same as
+        the Hub has, and ``GPUS_HUB_API_URL``. See ``docs/howto/compose.md``.
 
         .. versionadded:: 0.1
         """,

@@ -3,7 +3,8 @@
 Without more it is the supervisor, a child of the Hub, and ends with it. Options:
 
 ``--config FILE``   JSON or Python file with a ``GPUScheduler`` section
-``--unmanaged``     no Hub started this (systemd, a container): don't watch the parent
+``--unmanaged``     no Hub started this (systemd, a container): don't watch the parent.
+                    ``GPUS_HUB_API_URL`` and ``GPUS_HUB_TOKEN`` say where the Hub is
 ``--scheduler``     the scheduler itself (the supervisor starts it so)
 ``--GPUScheduler.name=value``   any option of the reference
 """
@@ -15,6 +16,8 @@ import os
 import signal
 import sys
 
+from ..errors import ConfigError
+from .hub_facts import tell
 from .lifeline import die_with_parent
 from .supervisor import EXIT_CONFIG, Supervisor, child_command
 
@@ -36,7 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     if _take(arguments, "--scheduler"):
         return _scheduler(arguments)
     parent = None if unmanaged else os.getppid()
-    if not unmanaged:
+    if unmanaged:
+        try:
+            tell(os.environ)
+        except ConfigError as error:
+            logging.error("%s", error)
+            return EXIT_CONFIG
+    else:
         hub = os.environ.get("GPUS_HUB_PID", "")
         expected = int(hub) if hub.isdigit() else parent
         if not die_with_parent(signal.SIGTERM, expected):
@@ -50,7 +59,6 @@ def _scheduler(arguments: list[str]) -> int:
     if supervisor.isdigit() and not die_with_parent(signal.SIGKILL, int(supervisor)):
         # SIGKILL: a scheduler that hangs must not keep the port. Decisions are on disk already.
         return 0
-    from ..errors import ConfigError
     from .app import SchedulerApp
 
     try:

@@ -51,6 +51,17 @@ class SummaryHandler(InternalHandler):
             self.finish({"version": __version__, "ledger": self.desk.ledger_id, **answer})
 
 
+class HubHandler(InternalHandler):
+    """``POST api/internal/hub``: a Hub process says that it is the one now. May be repeated."""
+
+    async def post(self) -> None:
+        async def hear() -> dict[str, Any]:
+            self.desk.hub_seen(bodies.read(bodies.Hello, self.request.body).boot_id)
+            return {}
+
+        await _finish(self, hear)
+
+
 class RequestsHandler(InternalHandler):
     """``POST api/internal/requests``: ask, and wait on the connection."""
 
@@ -258,6 +269,7 @@ def routes(prefix: str, desk: Any) -> list[tuple[str, type[JSONHandler], dict[st
     return [
         (f"{api}health", HealthHandler, with_desk),
         (f"{api}internal/summary", SummaryHandler, with_desk),
+        (f"{api}internal/hub", HubHandler, with_desk),
         (f"{api}internal/requests", RequestsHandler, with_desk),
         (f"{api}internal/requests/{_ID}/cancel", CancelHandler, with_desk),
         (f"{api}internal/bookings", BookingsHandler, with_desk),

@@ -74,6 +74,12 @@ class Ask(_Body):
     request: Request = Field(default_factory=lambda: Request.model_validate({}))
 
 
+class Hello(_Body):
+    """``POST hub``."""
+
+    boot_id: _Id
+
+
 class Extend(_Body):
     """``POST leases/<id>/extend``. The new end, in POSIX seconds."""
 

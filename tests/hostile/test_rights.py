@@ -54,6 +54,7 @@ EXAMPLES = {
     "api/nodes/ID/admin": "api/nodes/nobodys/admin",
     "api/health": "api/health",
     "api/internal/summary": "api/internal/summary",
+    "api/internal/hub": "api/internal/hub",
     "api/internal/requests": "api/internal/requests",
     "api/internal/requests/ID/cancel": "api/internal/requests/nobodys/cancel",
     "api/internal/bookings": "api/internal/bookings",
@@ -141,6 +142,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "static/(gpus\\.css)": {"GET": {"*": OK}, "HEAD": {"*": OK}},
     "api/health": {"GET": {"*": OK}},
     "api/internal/summary": {"GET": {"*": NO, "service token": OK}},
+    # 400: the empty body names no Hub
+    "api/internal/hub": {"POST": {"*": NO, "service token": 400}},
     # 400: the empty body names no user
     "api/internal/requests": {"POST": {"*": NO, "service token": 400}},
     "api/internal/requests/ID/cancel": {"POST": {"*": NO, "service token": OK}},

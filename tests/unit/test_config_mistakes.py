@@ -191,7 +191,10 @@ def test_a_misspelt_option_is_refused_with_the_right_word(
     assert name[:-1] in said
 
 
-def test_right_values_of_every_kind_are_accepted(attempt: Callable[..., str | None]) -> None:
+def test_right_values_of_every_kind_are_accepted(
+    attempt: Callable[..., str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUS_HUB_TOKEN", "h" * 32)
     for section, name, value in (
         ("GPUDockerSpawner", "mem_limit", "2G"),
         ("GPUDockerSpawner", "mem_limit", lambda spawner: "2G"),

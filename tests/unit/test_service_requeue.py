@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from tornado.httpserver import HTTPServer
@@ -72,6 +73,20 @@ async def test_those_who_wait_are_asked_for_in_their_order(world: World) -> None
         assert hub.asked[:3] == [("bob", ""), ("ann", ""), ("eve", "")]
         async with world.ask("ann") as ann:
             await ann.until(position=2)
+
+
+async def test_a_scheduler_that_no_hub_starts_waits_until_a_hub_says_hello(world: World) -> None:
+    await leave_behind(world, "bob")
+    hub = world.hub
+    assert hub is not None
+    world.boot_id = ""
+    async with world.running():
+        assert await world.post("hub", {"boot_id": "../"}) == (400, ANY)
+        assert hub.asked == []
+        for _ in range(2):
+            assert await world.post("hub", {"boot_id": "boot-2"}) == (200, {})
+        await world.until(lambda: hub.asked)
+        assert hub.asked[0] == ("bob", "")
 
 
 async def test_a_hub_that_has_no_time_is_asked_again_before_the_next_one(world: World) -> None:

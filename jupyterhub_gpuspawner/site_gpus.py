@@ -1,0 +1,34 @@
+"""A site's GPUs and limits by environment variable, for the configs of Hub and scheduler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import environment
+
+
+def site_gpus(c: Any) -> None:
+    """Set in ``c.GPUScheduler`` which GPUs there are, and who may hold how many.
+
+    Variables: ``GPUS_DISCOVERY``, ``GPUS_SIMULATE``, ``GPUS_NODE_NAME``, and those of limits,
+    shares and unused servers. A wrong one ends the program with one line.
+    """
+    options = c.GPUScheduler
+    options.discovery = environment.text("GPUS_DISCOVERY", "auto")
+    options.simulate = environment.number("GPUS_SIMULATE", 0, most=256)
+    name = environment.text("GPUS_NODE_NAME")
+    if name:
+        options.node_name = name
+    if environment.text("GPUS_USER_LIMIT"):
+        options.user_gpu_limit = environment.number("GPUS_USER_LIMIT", 0)
+    options.user_gpu_limits = environment.table("GPUS_USER_LIMITS", int, '{"carol": 4}')
+    options.group_gpu_limits = environment.table("GPUS_GROUP_LIMITS", int, '{"students": 6}')
+    options.shares = environment.table("GPUS_SHARES", dict, '{"physics": {"quota": 4}}')
+    if environment.text("GPUS_IDLE_GPU"):
+        options.idle_timeout = environment.text("GPUS_IDLE_GPU")
+    options.group_idle_timeouts = environment.table(
+        "GPUS_IDLE_GROUPS", (str, int, type(None)), '{"students": "1h", "staff": null}'
+    )
+    if environment.text("GPUS_IDLE_CPU"):
+        options.cpu_idle_timeout = environment.text("GPUS_IDLE_CPU")
+    options.metrics_show_users = environment.flag("GPUS_METRICS_SHOW_USERS")
