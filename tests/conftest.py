@@ -26,7 +26,7 @@ if os.environ.get("GPUS_LONG") == "1":
     settings.load_profile("long")
 
 _HERE = Path(__file__).parent
-_MARKED = ("docker", "faults", "hub", "isolation", "swarm", "browser", "login")
+_MARKED = ("docker", "faults", "hub", "isolation", "swarm", "browser", "login", "deploy")
 #: Labels of containers that belong to this project, by their prefix.
 _OUR_LABELS = "jupyterhub-gpuspawner."
 

@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "fetch":
         rootfs.ensure_engine_root()
         rootfs.ensure_base_tar()
+        rootfs.ensure_base_tar(rootfs.SITE_SUITE)
+        rootfs.ensure_compose()
         return 0
     if arguments[0].startswith("swarm-"):
         return _swarm(arguments[0])

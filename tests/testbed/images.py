@@ -41,7 +41,9 @@ def stub_tag() -> str:
 def copy(source: docker.DockerClient, target: docker.DockerClient, tag: str) -> None:
     """Load an image from one engine into another, where it is missing."""
     if not present(target, tag):
-        target.images.load(b"".join(source.images.get(tag).save(named=tag)))
+        for answer in target.api.load_image(source.images.get(tag).save(named=tag)):
+            if "error" in answer:
+                raise RuntimeError(f"{tag}: {answer['error']}")
 
 
 def _stub() -> Recipe:

@@ -20,6 +20,8 @@ from pathlib import Path
 ENGINE_SUITE = "trixie"
 #: What ``debian:bookworm-slim`` holds.
 BASE_SUITE = "bookworm"
+#: What the images of ``deploy/compose`` are made of.
+SITE_SUITE = "trixie"
 
 _ENGINE_PACKAGES = ("docker.io", "iptables", "ca-certificates", "iproute2")
 _SCRIPTS = Path("/usr/share/debootstrap/scripts")
@@ -37,9 +39,14 @@ def engine_root() -> Path:
     return home() / "rootfs" / f"engine-{ENGINE_SUITE}"
 
 
-def base_tar() -> Path:
+def base_tar(suite: str = BASE_SUITE) -> Path:
     """Where the base image's file system is (or will be)."""
-    return home() / "rootfs" / f"{BASE_SUITE}.tar"
+    return home() / "rootfs" / f"{suite}.tar"
+
+
+def compose_program() -> Path:
+    """Where Debian's docker compose is (or will be)."""
+    return home() / "rootfs" / f"compose-{ENGINE_SUITE}" / "docker-compose"
 
 
 def missing() -> str | None:
@@ -60,14 +67,14 @@ def mirror() -> str:
     return os.environ.get("DEBIAN_MIRROR", "")
 
 
-def _sources(bootstrapped: str) -> str:
+def _sources(bootstrapped: str, suite: str) -> str:
     """A ``sources.list`` with updates and security, from the one that debootstrap wrote."""
     main = mirror() or bootstrapped.split()[1].rstrip("/")
     security = os.environ.get("DEBIAN_SECURITY_MIRROR") or f"{main}-security"
     return (
-        f"deb {main} {BASE_SUITE} main\n"
-        f"deb {main} {BASE_SUITE}-updates main\n"
-        f"deb {security} {BASE_SUITE}-security main\n"
+        f"deb {main} {suite} main\n"
+        f"deb {main} {suite}-updates main\n"
+        f"deb {security} {suite}-security main\n"
     )
 
 
@@ -143,21 +150,68 @@ def ensure_engine_root() -> Path:
     return root
 
 
-def ensure_base_tar() -> Path:
-    """``debian:bookworm-slim`` as a tar that an engine can import; made once (about 30 s)."""
-    tar = base_tar()
-    with locked("base-tar"):
+def ensure_base_tar(suite: str = BASE_SUITE) -> Path:
+    """``debian:<suite>-slim`` as a tar that an engine can import; made once (about 30 s)."""
+    tar = base_tar(suite)
+    with locked("base-tar" if suite == BASE_SUITE else f"base-tar-{suite}"):
         if tar.exists():
             return tar
         root = tar.with_suffix(".partial")
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
-        _debootstrap(BASE_SUITE, root)
+        _debootstrap(suite, root)
         _clean(root)
         sources = root / "etc/apt/sources.list"
-        sources.write_text(_sources(sources.read_text()))
+        sources.write_text(_sources(sources.read_text(), suite))
         packed = tar.with_suffix(".tar.partial")
         subprocess.run(["tar", "--numeric-owner", "-C", root, "-cf", packed, "."], check=True)
         shutil.rmtree(root)
         packed.rename(tar)
     return tar
+
+
+#: Runs in a mount namespace of its own; the engine's root file system stays as it is.
+_FETCH_COMPOSE = """
+set -e
+mount -t tmpfs tmpfs "$1/tmp"
+mkdir -p "$1/tmp/lists/partial" "$1/tmp/cache/archives/partial"
+mount --bind /etc/resolv.conf "$1/etc/resolv.conf"
+chroot "$1" sh -ec '
+  cd /tmp
+  set -- -q -o Dir::State::lists=/tmp/lists -o Dir::Cache=/tmp/cache -o APT::Sandbox::User=root
+  apt-get "$@" update
+  apt-get "$@" download docker-compose
+  dpkg-deb -x docker-compose_*.deb x
+'
+cp "$1/tmp/x/usr/libexec/docker/cli-plugins/docker-compose" "$2"
+"""
+
+
+def ensure_compose() -> Path:
+    """Debian's docker compose, of the engine's release; fetched once (about 5 s).
+
+    The program is Go's and asks little of the C library: it runs on this machine as it is.
+    """
+    program = compose_program()
+    root = ensure_engine_root()
+    with locked("compose"):
+        if program.exists():
+            return program
+        program.parent.mkdir(parents=True, exist_ok=True)
+        partial = program.with_suffix(".partial")
+        done = subprocess.run(
+            [
+                *("unshare", "--mount", "--propagation", "private"),
+                *("sh", "-c", _FETCH_COMPOSE, "fetch", str(root), str(partial)),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **proxies()},
+            check=False,
+        )
+        if done.returncode != 0:
+            tail = (done.stdout + done.stderr).splitlines()[-3:]
+            raise RuntimeError(f"docker-compose can't be fetched: {' | '.join(tail)}")
+        partial.rename(program)
+    return program
