@@ -1,0 +1,1 @@
+"""A bundle of all that an installation needs, for a machine without any registry."""
