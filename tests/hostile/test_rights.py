@@ -36,7 +36,7 @@ LEASES = "api/internal/leases/ID/(taken|bind|running|activity|extend|stopping|en
 #: addresses that fit the patterns of the routes
 EXAMPLES = {
     "": "",
-    "keep/(ID)": "keep/nobodys",
+    "keep/ID": "keep/nobodys",
     "metrics": "metrics",
     "oauth_callback": "oauth_callback",
     "static/(gpus\\.css)": "static/gpus.css",
@@ -102,8 +102,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     # 400: the empty body does not say what is wanted
     "api/devices/ID/admin": {"POST": OF_AN_ADMIN},
     "api/nodes/ID/admin": {"POST": OF_AN_ADMIN},
-    # the button of the page; these callers do not send its XSRF token
-    "keep/(ID)": {"POST": {"*": NO}},
+    # the button of the page, which leads back to it; a session needs its XSRF token
+    "keep/ID": {"POST": {"*": NO, "token with scope": 303}},
     # 404: there is no such lease of theirs
     "api/leases/ID/keep": {
         "POST": {
