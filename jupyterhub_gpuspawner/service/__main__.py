@@ -17,7 +17,6 @@ import signal
 import sys
 
 from ..errors import ConfigError
-from .hub_facts import tell
 from .lifeline import die_with_parent
 from .supervisor import EXIT_CONFIG, Supervisor, child_command
 
@@ -40,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         return _scheduler(arguments)
     parent = None if unmanaged else os.getppid()
     if unmanaged:
+        # not above: a supervisor that needs it not is 7 MB smaller
+        from .hub_facts import tell
+
         try:
             tell(os.environ)
         except ConfigError as error:
