@@ -12,6 +12,9 @@ from aiohttp import web
 
 from jupyterhub_gpuspawner.activity import Unknown, ask, idle_for
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 STATUS = {"started": "2026-11-22T08:00:00.000000Z"}
 

@@ -19,6 +19,9 @@ from jupyterhub_gpuspawner.profiles import Companion, parse_profiles, to_request
 from jupyterhub_gpuspawner.scheduler.models import Device, Injection
 from tests.unit import hub_fakes, service_world
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 BOARD = {"image": "tb:1", "cmd": ["tensorboard"], "mem_limit": "1G", "home": "ro"}
 REAL = Device(id="GPU-1", node="n", index=0, model="T", memory=1)
 GRANTED = Granted(

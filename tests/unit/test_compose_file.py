@@ -17,6 +17,9 @@ from deploy import node_packages
 from deploy.compose import envfile, recipes
 from jupyterhub_gpuspawner import environment
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())

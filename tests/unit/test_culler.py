@@ -12,6 +12,9 @@ from aiohttp import web
 from jupyterhub_gpuspawner import culler
 from jupyterhub_gpuspawner.culler import server_of, without_gpus
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 LONG, SHORT = timedelta(hours=5), timedelta(hours=1)
 LIMIT = 4 * 3600
 LEASES = [

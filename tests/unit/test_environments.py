@@ -14,6 +14,9 @@ from jupyterhub_gpuspawner.environments import build, spec
 from jupyterhub_gpuspawner.environments import install_environment as inside
 from jupyterhub_gpuspawner.errors import ConfigError
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 GOOD: dict[str, Any] = {
     "name": "toy",

@@ -17,6 +17,9 @@ from jupyterhub_gpuspawner.service import __main__ as program
 from jupyterhub_gpuspawner.service import hub_facts
 from jupyterhub_gpuspawner.service.supervisor import EXIT_CONFIG
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 SERVICE_TOKEN, HUB_TOKEN = "s" * 32, "h" * 32
 
 

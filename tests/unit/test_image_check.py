@@ -18,6 +18,9 @@ from jupyterhub_gpuspawner.doctor.finding import (
 )
 from jupyterhub_gpuspawner.doctor.image_facts import ImageFacts
 
+# real sockets, files or processes
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 #: of the shipped image, as Docker 26.1 answers
 INSPECT: dict[str, Any] = {
