@@ -16,6 +16,16 @@ from tests.unit.store_values import Place, Places, SQLitePlace
 _FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files that are slow as a whole unread where only quick tests are asked for.
+
+    Half of the time that the quick ones take would go into importing the others.
+    """
+    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+        return None
+    return "\npytestmark = pytest.mark.slow\n" in collection_path.read_text() or None
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """A place without a ledger."""

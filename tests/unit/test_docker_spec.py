@@ -15,6 +15,9 @@ from jupyterhub_gpuspawner.engine.limits import ResourceLimits
 from jupyterhub_gpuspawner.scheduler.models import Device, Injection
 from tests.unit.hub_fakes import World, in_mid_spawn, new_user, spawner_of
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 LIMIT = ResourceLimits(mem_limit=2**30, cpu_limit=2.0, pids_limit=100)
 REAL = Device(id="GPU-1", node="n", index=0, model="T", memory=1)
 
@@ -32,7 +35,6 @@ async def spec_of(
 PROTECTED = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "all"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

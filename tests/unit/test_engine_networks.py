@@ -28,6 +28,9 @@ from jupyterhub_gpuspawner.engine.subnets import Route
 from jupyterhub_gpuspawner.errors import EngineConflict, EngineError
 from tests.unit.hub_fakes import answered
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 SPEC = NetworkSpec(
     ledger="l1", owner="o1", user="alice", ranges=(IPv4Network("10.0.0.0/27"),), prefix=28
 )

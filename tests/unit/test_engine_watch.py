@@ -15,6 +15,9 @@ from jupyterhub_gpuspawner.engine.watch import EngineWatch
 from jupyterhub_gpuspawner.errors import EngineUnknown
 from tests.unit.hub_fakes import Gone
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 
 class Pool:
     """A list call that returns what the test put there."""

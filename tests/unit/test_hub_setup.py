@@ -18,6 +18,9 @@ from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 GPUSWARM_PATH = "jupyterhub_gpuspawner.swarmspawner.GPUSwarmSpawner"
 
 

@@ -17,6 +17,9 @@ from jupyterhub_gpuspawner.errors import (
 )
 from jupyterhub_gpuspawner.refusal import refusal, status_of
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 ERRORS = {
     400: RequestError("log", "user"),
     409: RefusedError("log", "user", reason="impossible"),

@@ -12,6 +12,9 @@ from jupyterhub_gpuspawner.errors import EngineUnknown
 from jupyterhub_gpuspawner.service.networks import still_unused
 from tests.unit.service_world import World
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 NET = UserNetwork(network_id="n1", name="user-net-alice", user="alice", used=False)
 OTHER = UserNetwork(network_id="n2", name="user-net-bob", user="bob", used=False)
 

@@ -14,6 +14,9 @@ from traitlets.config import Config
 
 from jupyterhub_gpuspawner import environment, sign_in
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CODE = compile((ROOT / "jupyterhub_config.py").read_text(), "jupyterhub_config.py", "exec")
 

@@ -13,6 +13,9 @@ from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.progress import Progress
 from tests.unit.hub_fakes import World, no_waiting, settle, spawner_of
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 PROFILES = [
     {
         "display_name": "GPU",

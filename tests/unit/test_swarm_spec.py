@@ -14,6 +14,9 @@ from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 from tests.unit.hub_fakes import LEDGER, Wired, World, spawner_of
 from tests.unit.swarm_fakes import Manager, node
 
+# takes JupyterHub to import
+pytestmark = pytest.mark.slow
+
 
 class Swarmer(Wired, GPUSwarmSpawner):
     """The spawner for a Swarm."""
