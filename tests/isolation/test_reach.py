@@ -256,11 +256,11 @@ def test_the_docker_socket_is_in_no_server(alice: Any) -> None:
 def test_the_network_goes_with_the_users_last_server(
     site: TrialHub, server: Callable[..., Any], machine: Any
 ) -> None:
-    container, carol = server("carol")
+    container, walter = server("walter")
     name, _ = network_of(container)
-    chosen = {"label": f"{labels.USER}=carol"}
+    chosen = {"label": f"{labels.USER}=walter"}
     assert [net.name for net in machine.networks.list(filters=chosen)] == [name]
-    carol.stop()
+    walter.stop()
     wait_for("no network", 30, lambda: not machine.networks.list(filters=chosen))
     others = {"label": f"{labels.KIND}=network"}
     assert len(machine.networks.list(filters=others)) >= 2
