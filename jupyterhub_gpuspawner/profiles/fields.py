@@ -108,7 +108,9 @@ def _long_text(value: object) -> str:
 def _image(value: object) -> str:
     text = _text(value)
     if not _IMAGE.fullmatch(text):
-        raise ValueError('must be an image name, such as "quay.io/jupyter/base-notebook:latest"')
+        raise ValueError(
+            'must be an image name, such as "lab.example/jupyter/base-notebook:latest"'
+        )
     return text
 
 

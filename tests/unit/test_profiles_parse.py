@@ -78,7 +78,7 @@ BAD = {
     "profile_list: profile \"Small\": spawner_override.length: 'long' is not a length of time: use "
     'seconds or a number with s, m, h or d, such as "30m" or "4h"': override(length="long"),
     "profile_list: profile \"Small\": spawner_override.image: 'a b' must be an image name, such as "
-    '"quay.io/jupyter/base-notebook:latest"': override(image="a b"),
+    '"lab.example/jupyter/base-notebook:latest"': override(image="a b"),
     "profile_list: profile \"Small\": spawner_override.default_url: '//evil.example' must be a "
     'path that begins with one "/", such as "/lab"': override(default_url="//evil.example"),
     'profile_list: profile "Small": spawner_override.cmd: must be a command, such as '
@@ -231,7 +231,7 @@ def test_the_line_never_holds_an_environments_values_or_a_line_break():
 def test_all_settings_are_read_with_their_units():
     (read,) = parse_profiles(
         override(
-            image="quay.io/jupyter/base-notebook@sha256:0123",
+            image="lab.example/jupyter/base-notebook@sha256:0123",
             gpus="2",
             gpu_model="*A100*",
             gpu_min_memory="40G",
@@ -255,7 +255,7 @@ def test_all_settings_are_read_with_their_units():
         )
     ).items
     assert read.spawner_override.settings() == {
-        "image": "quay.io/jupyter/base-notebook@sha256:0123",
+        "image": "lab.example/jupyter/base-notebook@sha256:0123",
         "gpus": 2,
         "gpu_model": "*A100*",
         "gpu_min_memory": 40 * 1024**3,

@@ -201,7 +201,7 @@ CHOOSE = "please choose again."
         (
             {"profile": "small", "image--unlisted-choice": "lab/ --privileged"},
             'Option "image": "lab/ --privileged" is not accepted: must be an image name, such as '
-            "?quay.io/jupyter/base-notebook:latest?",
+            "?lab.example/jupyter/base-notebook:latest?",
         ),
         (
             {"profile": "small", "image--unlisted-choice": "lab/" + "x" * 300},
