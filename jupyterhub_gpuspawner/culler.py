@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import aiohttp
+
+from .service.lifeline import die_with_parent
 
 log = logging.getLogger("gpus.culler")
 
@@ -77,6 +80,10 @@ def main(arguments: list[str]) -> None:
     """Run the stock culler with our judge, as a service of the Hub."""
     from jupyterhub_idle_culler import IdleCuller
 
+    # a Hub that is killed would leave it behind, beside that of the next Hub
+    hub = os.environ.get("GPUS_HUB_PID", "")
+    if not die_with_parent(signal.SIGTERM, int(hub) if hub.isdigit() else None):
+        return
     app = IdleCuller(cull_arbiter_hook=without_gpus)
     app.initialize(arguments)
     app.start()

@@ -254,6 +254,7 @@ def _add_culler(c: Any, url: str, options: GPUScheduler) -> None:
                 f"--cull-every={min(max(timeout // 2, 1), 300)}",
             ],
             "environment": {
+                "GPUS_HUB_PID": str(os.getpid()),
                 culler.API: f"{url}api/",
                 culler.TOKEN_FILE: str(options.token_path),
                 # in place of the file

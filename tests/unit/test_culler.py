@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,3 +87,27 @@ async def test_it_stops_nothing_with_a_wrong_token(scheduler: Any, tmp_path: Pat
 def test_a_user_name_in_a_url_is_read_as_it_is() -> None:
     assert server_of({"name": "", "url": "/user/a%20b@c.org/"}) == "a b@c.org"
     assert server_of({"name": "x", "url": "https://ann.hub.example.org/user/ann/x/"}) == "ann/x"
+
+
+def test_it_does_not_start_where_its_hub_is_gone_and_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[list[str]] = []
+    fake = SimpleNamespace(
+        IdleCuller=lambda **_: SimpleNamespace(initialize=started.append, start=lambda: None)
+    )
+    monkeypatch.setitem(sys.modules, "jupyterhub_idle_culler", fake)
+    asked: list[tuple[int, int | None]] = []
+
+    def lives(sig: int, expected: int | None) -> bool:
+        asked.append((sig, expected))
+        return expected == 17
+
+    monkeypatch.setattr(culler, "die_with_parent", lives)
+    monkeypatch.setenv("GPUS_HUB_PID", "16")
+    culler.main(["--timeout=1"])
+    assert started == []
+    monkeypatch.setenv("GPUS_HUB_PID", "17")
+    culler.main(["--timeout=1"])
+    assert started == [["--timeout=1"]]
+    assert asked == [(signal.SIGTERM, 16), (signal.SIGTERM, 17)]
