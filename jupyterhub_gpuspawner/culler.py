@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import aiohttp
 
-from .service.lifeline import die_with_parent
+from .lifeline import die_with_parent
 
 log = logging.getLogger("gpus.culler")
 

@@ -17,7 +17,7 @@ import signal
 import sys
 
 from ..errors import ConfigError
-from .lifeline import die_with_parent
+from ..lifeline import die_with_parent
 from .supervisor import EXIT_CONFIG, Supervisor, child_command
 
 

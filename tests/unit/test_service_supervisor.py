@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jupyterhub_gpuspawner.lifeline import die_with_parent
 from jupyterhub_gpuspawner.service import supervisor
-from jupyterhub_gpuspawner.service.lifeline import die_with_parent
 from jupyterhub_gpuspawner.service.supervisor import (
     EXIT_CONFIG,
     EXIT_FENCED,
@@ -107,7 +107,7 @@ def test_a_child_learns_who_its_supervisor_is(tmp_path: Path) -> None:
 def test_the_death_of_a_parent_is_noticed_even_before_it_is_asked_for() -> None:
     code = (
         "import signal, sys; "
-        "from jupyterhub_gpuspawner.service.lifeline import die_with_parent; "
+        "from jupyterhub_gpuspawner.lifeline import die_with_parent; "
         "sys.exit(0 if not die_with_parent(signal.SIGKILL, 1 << 30) else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
