@@ -103,7 +103,7 @@ class TrialHub:
         self.state = Path(tempfile.mkdtemp(prefix="gpus-trial-"))
         self.password = secrets.token_urlsafe(16)
         self.admin_password = secrets.token_urlsafe(32)
-        ports = _free_ports(len(PORTS))
+        ports = free_ports(len(PORTS))
         scheme = "https" if site.certificate else "http"
         self.base = f"{scheme}://{site.address}:{ports[0]}"
         self.service = f"http://{site.address}:{ports[3]}/services/gpus"
@@ -260,7 +260,8 @@ def wait_for(what: str, limit: float, check: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for item in sockets:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import requests
 
 from deploy.compose import envfile
 from deploy.quickstart.person import Person
-from deploy.quickstart.trial import ROOT
+from deploy.quickstart.trial import ROOT, free_ports
 from tests.testbed import rootfs
 from tests.testbed.engine import Engine
 
@@ -36,7 +35,7 @@ class Site:
     ) -> None:
         self.client = client
         self.env_file = folder / "env"
-        self.https, self.http = _free_ports(2)
+        self.https, self.http = free_ports(2)
         self.base = f"https://127.0.0.1:{self.https}"
         self.settings = {
             "GPUS_PUBLIC_URL": self.base,
@@ -164,14 +163,3 @@ class Site:
             log = container.logs(tail=25).decode(errors="replace")
             parts.append(f"--- {container.name}: {container.status}\n{log}")
         return "\n".join(parts)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ import docker.errors
 import requests
 
 from deploy.quickstart.person import Person
-from deploy.quickstart.trial import TrialError, TrialHub, wait_for
+from deploy.quickstart.trial import TrialError, TrialHub, free_ports, wait_for
 from tests.auditor import book as books
 
 #: labels of our containers, as the engine has them
@@ -159,7 +158,7 @@ def hub_alone(env: dict[str, str], limit: float, times: int = 2) -> float:
     """
     with tempfile.TemporaryDirectory(prefix="gpus-bare-") as name:
         folder = Path(name)
-        ports = _ports(3)
+        ports = free_ports(3)
         config = folder / "config.py"
         config.write_text(BARE.format(*ports))
         url = f"http://127.0.0.1:{ports[0]}/hub/api/"
@@ -219,14 +218,3 @@ def answers(url: str) -> Callable[[], bool]:
 def _end_group(leader: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-
-
-def _ports(count: int) -> list[int]:
-    found = [socket.socket() for _ in range(count)]
-    try:
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
-    finally:
-        for one in found:
-            one.close()
