@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.lib.expected import missed
 from jupyterhub_gpuspawner.scheduler import events, placement
 from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
 from jupyterhub_gpuspawner.scheduler.models import (
@@ -243,15 +244,6 @@ def run(nodes: int, lives: int, seed: int) -> dict[str, float]:
     return found
 
 
-def missed(found: dict[str, Any]) -> list[str]:
-    """Which expectations are not met."""
-    return [
-        f"{name} is {found[name]}, expected {how} {want}"
-        for name, (how, want) in EXPECTED.items()
-        if (found[name] < want if how == ">=" else found[name] > want)
-    ]
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Measure both sizes."""
     parser = argparse.ArgumentParser(prog="benchmarks/run decisions", description=__doc__)
@@ -280,7 +272,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "placement_per_s_10k": round(large["placement_per_s"]),
         "memory_mb": round(large["memory_mb"], 1),
     }
-    result["missed"] = missed(result)
+    result["missed"] = missed(result, EXPECTED)
     print(json.dumps(result), flush=True)
     return 0
 

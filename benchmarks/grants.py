@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lib.expected import missed
 from jupyterhub_gpuspawner.scheduler.decisions import (
     Decision,
     DeviceStored,
@@ -187,15 +188,6 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-def missed(found: dict[str, Any]) -> list[str]:
-    """Which expectations are not met."""
-    return [
-        f"{name} is {found[name]}, expected {how} {want}"
-        for name, (how, want) in EXPECTED.items()
-        if (found[name] < want if how == ">=" else found[name] > want)
-    ]
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Measure all of it."""
     parser = argparse.ArgumentParser(prog="benchmarks/run grants", description=__doc__)
@@ -235,7 +227,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "raw_p99_ms": round(quantile(plain, 0.99) * 1e3, 2),
         "p50_ms": round(quantile(ours, 0.5) * 1e3, 2),
     }
-    result["missed"] = missed(result)
+    result["missed"] = missed(result, EXPECTED)
     print(json.dumps(result), flush=True)
     return 0
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.lib import expected
 from benchmarks.lib import jobs as jobs_of
 from benchmarks.lib.replaying import POLICIES, Replay
 
@@ -141,11 +142,7 @@ class Table:
 
 def missed(found: dict[str, Any]) -> list[str]:
     """Which expectations are not met."""
-    late = [
-        f"{name} is {found[name]}, expected {how} {want}"
-        for name, (how, want) in EXPECTED.items()
-        if (found[name] < want if how == ">=" else found[name] > want)
-    ]
+    late = expected.missed(found, EXPECTED)
     for tail in ("", "_overasked"):
         ours, theirs = found[f"jain{tail}"], found[f"jain_multifactor{tail}"]
         if ours < theirs - 0.02:
