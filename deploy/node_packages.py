@@ -118,15 +118,17 @@ def pack(packages: list[Package], out: IO[bytes]) -> None:
                 inner = path.relative_to(package.folder)
                 if path.is_file() and "node_modules" not in inner.parts:
                     name = f"node_modules/{package.place}/{inner.as_posix()}"
-                    archive.add(path, name, recursive=False, filter=_as_root)
+                    archive.add(path, name, recursive=False, filter=as_root)
         link = tarfile.TarInfo(f"node_modules/.bin/{PROXY}")
         link.type, link.linkname = tarfile.SYMTYPE, f"../{PROXY}/bin/{PROXY}"
         archive.addfile(link)
 
 
-def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
+def as_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A member of an archive without what differs from machine to machine: owner, time, mode."""
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
+    # the engine's cache of build steps goes by content
     info.mtime = 0
     info.mode = 0o755 if info.mode & 0o100 else 0o644
     return info

@@ -142,17 +142,8 @@ def pack_source(archive: Path) -> str:
             for file in context_files(path) if path.is_dir() else [path]:
                 inner = file.relative_to(ROOT).as_posix()
                 digest.update(f"{inner}\0".encode() + file.read_bytes() + b"\0")
-                tar.add(file, inner, recursive=False, filter=_as_root)
+                tar.add(file, inner, recursive=False, filter=node_packages.as_root)
     return digest.hexdigest()
-
-
-def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    info.uid = info.gid = 0
-    info.uname = info.gname = "root"
-    # the engine's cache of build steps goes by content
-    info.mtime = 0
-    info.mode = 0o755 if info.mode & 0o100 else 0o644
-    return info
 
 
 @contextmanager
