@@ -1,4 +1,4 @@
-# needs: testbed proxy
+# needs: testbed proxy init
 """What holds when things fail: crash matrix, real-engine sample, engine faults, and a soak.
 
 Nothing is timed but the recovery from kills. The last line is one JSON object;
