@@ -20,7 +20,8 @@ NODE = "bench"
 #: the same limits on both sides; small, because 20 servers of each Hub must fit in memory
 MEMORY, CPUS = "512M", 1.0
 
-_STOCK = """\
+#: a Hub without anything of ours, up to its spawner
+BASE = """\
 import os
 c = get_config()
 state = os.environ["GPUS_STATE_DIR"]
@@ -34,6 +35,9 @@ c.JupyterHub.hub_port = int(os.environ["GPUS_HUB_PORT"])
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.user_password = os.environ["GPUS_PASSWORD"]
 c.SharedPasswordAuthenticator.allow_all = True
+"""
+
+_STOCK = """\
 # from here on: DockerSpawner as its README sets it up
 c.JupyterHub.spawner_class = "docker"
 c.DockerSpawner.use_internal_ip = True
@@ -96,7 +100,7 @@ class StockHub(TrialHub):
     def __init__(self, place: Place, images: Mapping[str, str]) -> None:
         super().__init__(image="", simulate=0, env=place.environment())
         self.config.write_text(
-            _STOCK.format(images=dict(images), prefix=place.token, memory=MEMORY, cpus=CPUS)
+            BASE + _STOCK.format(images=dict(images), prefix=place.token, memory=MEMORY, cpus=CPUS)
         )
 
     def serves(self) -> bool:

@@ -26,6 +26,9 @@ NETWORK = "gpus"
 #: of the overlay network; the Hub keeps its address there
 SUBNET, HUB_ADDRESS = "10.99.0.0/24", "10.99.0.250"
 
+#: an image that a test has on one node only, and the folder of a group
+LOPSIDED, FOLDER = "gpuspawner-test/lopsided:latest", "/data/only-here"
+
 CONFIG = """
 c.JupyterHub.spawner_class = "jupyterhub_gpuspawner.swarmspawner.GPUSwarmSpawner"
 c.GPUScheduler.url = "http://{address}:" + os.environ["GPUS_SERVICE_PORT"]
@@ -48,7 +51,10 @@ c.GPUDockerSpawner.profile_list = [
     profile("slow", gpus=1, environment={{"STUB_SLOW": "10"}}),
     profile("brief", gpus=1, environment={{"STUB_EXIT_AFTER": "2", "STUB_EXIT_CODE": "7"}}),
     profile("noimage", gpus=1, image="gpuspawner-test/not-there:latest"),
+    profile("lopsided", gpus=1, image={lopsided!r}),
 ]
+# a folder that no node has but the one where a test makes it
+c.GPUSwarmSpawner.group_volumes = {{"folder": {{{folder!r}: {{"bind": "/only", "mode": "ro"}}}}}}
 """
 
 
@@ -71,13 +77,16 @@ class SwarmHub(TrialHub):
             attachable=True,
             ipam=docker.types.IPAMConfig(pool_configs=[pool]),
         )
-        site = self._make_site(address)
+        #: where it runs
+        self.site = self._make_site(address)
         super().__init__(
             image=stub_tag(),
             simulate=0,
-            after="import os\n" + CONFIG.format(address=address) + after,
+            after="import os\n"
+            + CONFIG.format(address=address, lopsided=LOPSIDED, folder=FOLDER)
+            + after,
             env={"DOCKER_HOST": swarm.manager.base_url, "GPUS_BRIDGE_IP": HUB_ADDRESS},
-            site=site,
+            site=self.site,
         )
 
     def _make_site(self, address: str) -> Site:
