@@ -71,6 +71,7 @@ class Ask:
                 "min_capability": request.min_capability,
                 "node": request.node,
                 "pool": request.pool,
+                "not_node": request.not_node,
                 "devices": list(request.devices),
             },
         }

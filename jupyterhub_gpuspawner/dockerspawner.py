@@ -210,7 +210,7 @@ class GPUDockerSpawner(
     async def start(self) -> str:
         """Create, bind, start and probe. Returns the server's URL."""
         try:
-            launch = self.own(Launch(self, self.granted()).run())
+            launch = self.own(self.launched())
             self.live_server()
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
@@ -220,6 +220,10 @@ class GPUDockerSpawner(
         except GPUSpawnerError as error:
             self.say(100, error.user_message)
             raise refusal(self, error) from error
+
+    async def launched(self) -> str:
+        """One start to its end; the server's URL."""
+        return await Launch(self, self.granted()).run()
 
     async def _abandon(self, launch: asyncio.Task[str]) -> None:
         """End a start that nobody waits for any more, and leave nothing behind."""

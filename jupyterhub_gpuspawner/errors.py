@@ -17,6 +17,7 @@
     │   ├── EngineUnknown       no answer, or one that proves nothing (timeout, 5xx, cut reply)
     │   ├── EngineConflict      the engine belongs to another ledger, or a name is taken
     │   ├── ImageMissing        the image is not on the engine and could not be pulled
+    │   ├── MountMissing        a volume or folder can't be mounted there
     │   ├── DeviceMissing       the engine can't inject a leased device
     │   └── ServerDied          the container ended before the server answered
     └── DiscoveryError          a device source could not be read
@@ -124,6 +125,10 @@ class EngineConflict(EngineError):
 
 class ImageMissing(EngineError):
     """The image is not on the engine and could not be pulled."""
+
+
+class MountMissing(EngineError):
+    """A volume or a folder of the server can't be mounted on the machine."""
 
 
 class DeviceMissing(EngineError):

@@ -195,7 +195,7 @@ class GPUSpawnerMixin(_Base):
             await maybe_future(super().run_pre_spawn_hook())
             self._resolved = self._resolve()
             await self.prepare(self._resolved)
-            await self._wait_for_lease(self._resolved)
+            await self._wait_for_lease(self.ask_for(self._resolved))
         except asyncio.CancelledError:
             # While waiting it leaves without a word: a user's cancel and a Hub's end look the
             # same from here. The service drops the entry after a grace time, or keeps it for the
@@ -276,8 +276,9 @@ class GPUSpawnerMixin(_Base):
         values = {name: self.limit(name) for name in LIMIT_TRAITS}
         return {**values, "image": getattr(self, "image", None)}
 
-    async def _wait_for_lease(self, resolved: ResolvedProfile) -> None:
-        ask = Ask(
+    def ask_for(self, resolved: ResolvedProfile) -> Ask:
+        """What the scheduler is asked for."""
+        return Ask(
             user=self.user.name,
             server=self.name,
             groups=self._groups,
@@ -285,6 +286,8 @@ class GPUSpawnerMixin(_Base):
             request=to_request(resolved),
             admin=bool(self.user.admin),
         )
+
+    async def _wait_for_lease(self, ask: Ask) -> None:
         shown = None
         async with aclosing(self.scheduler.request(ask)) as events:
             async for event in events:

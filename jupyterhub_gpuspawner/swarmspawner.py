@@ -9,6 +9,7 @@ tasks, takes tasks that are about to run for ended ones, and has Swarm start end
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from traitlets import Bool, TraitError, default, validate
@@ -20,7 +21,15 @@ from .engine import services
 from .engine.service_spec import ServiceSpec
 from .engine.service_watch import SwarmWatch
 from .engine.services import Progress
-from .errors import ConfigError, DeviceMissing, EngineError, ImageMissing, ServerDied
+from .errors import (
+    ConfigError,
+    DeviceMissing,
+    EngineError,
+    GPUSpawnerError,
+    ImageMissing,
+    MountMissing,
+    ServerDied,
+)
 from .profiles import ResolvedProfile
 from .swarm_spec import build_spec
 
@@ -28,6 +37,8 @@ from .swarm_spec import build_spec
 LOOK_PAUSE = 0.1
 #: seconds that Swarm may find no suitable node: it hears a moment late that a GPU is free
 NO_NODE_PATIENCE = 1.0
+#: seconds to wait for a lease on another node
+ELSEWHERE_PATIENCE = 30.0
 #: seconds between two lists of all services
 LIST_INTERVAL = 5.0
 #: the command of an image, where the Hub has arguments for it
@@ -124,6 +135,39 @@ class GPUSwarmSpawner(GPUDockerSpawner):
 
     # -- start -----------------------------------------------------------------------------
 
+    async def launched(self) -> str:
+        """One start to its end; where the node lacked an image or a mount, one on another node.
+
+        By then nothing of the first is left, or the scheduler still waits for the proof: it
+        grants the second only once the first lease is over.
+        """
+        try:
+            return await super().launched()
+        except (ImageMissing, MountMissing) as error:
+            if not await self._leased_elsewhere(error):
+                raise
+        return await super().launched()
+
+    async def _leased_elsewhere(self, error: EngineError) -> bool:
+        """Get a lease on another node than the first; False where there is none soon."""
+        first = self.granted()
+        assert self._resolved is not None
+        ask = self.ask_for(self._resolved)
+        if ask.request.node is not None:
+            return False  # no other will do
+        self.log.warning("%s: not on %s: %s", self._log_name, first.node, error)
+        self.say(35, f"{first.node} lacks what your server needs; another machine is tried")
+        ask = replace(ask, request=replace(ask.request, not_node=first.node))
+        try:
+            await asyncio.wait_for(self._wait_for_lease(ask), ELSEWHERE_PATIENCE)
+        except (GPUSpawnerError, asyncio.TimeoutError) as why:
+            self.log.info("%s: no other node: %s", self._log_name, why or "none is free")
+        except asyncio.CancelledError:
+            if self._granted is not first:
+                self._give_back()
+            raise
+        return self._granted is not first
+
     async def await_started(self, container_id: str) -> None:
         """Return when the task runs, with exactly the leased devices.
 
@@ -165,7 +209,7 @@ class GPUSwarmSpawner(GPUDockerSpawner):
             )
 
     async def _not_started(self, service_id: str, seen: Progress) -> EngineError:
-        if seen.state in ("complete", "failed", "shutdown"):
+        if seen.state in ("complete", "failed", "shutdown") and not seen.lacks:
             report = await self.engine(services.exit_report, service_id)
             if report is None or report.exit_code is not None:
                 return self.ending.death(report)
@@ -175,8 +219,8 @@ class GPUSwarmSpawner(GPUDockerSpawner):
         words = seen.words or "no reason given"
         log = f"{self._log_name}: task {seen.state}: {words}"
         user = f"Docker Swarm can't start your server ({seen.state}): {words}"
-        if "no such image" in words.lower():
-            return ImageMissing(log, user)
+        if seen.over and seen.lacks:
+            return (ImageMissing if seen.lacks == "image" else MountMissing)(log, user)
         return ServerDied(log, user) if seen.over else EngineError(log, user)
 
     async def get_ip_and_port(self) -> tuple[str, int]:

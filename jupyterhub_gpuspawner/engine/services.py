@@ -65,6 +65,11 @@ class Progress:
     address: str = ""
 
     @property
+    def lacks(self) -> str:
+        """What the node lacks for it: image, mount, or nothing that its words tell."""
+        return tasks.lacking(self.words) if self.state in ("rejected", "failed") else ""
+
+    @property
     def over(self) -> bool:
         """Whether it will not run any more."""
         return self.state in tasks.FINAL or self.state == "orphaned"

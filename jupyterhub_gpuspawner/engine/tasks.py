@@ -26,6 +26,9 @@ FINAL = frozenset({"complete", "shutdown", "failed", "rejected"})
 #: seconds after a service was scaled up in which its task may still be to come
 TASK_DELAY = 60.0
 _CONSTRAINT = "node.id=="
+#: what Docker says where an image isn't there and can't be pulled, or a mount can't be made
+_NO_IMAGE = ("no such image", "pull access denied", "manifest unknown", "manifest for ")
+_NO_MOUNT = ("mount config", "bind source", "mounting", "to mount", "volume")
 _NOTHING = frozenset({"", "void", "none"})
 
 
@@ -139,6 +142,17 @@ def state_of(task: Json) -> str:
 def words_of(task: Json) -> str:
     """Why the task is in its state, in Swarm's own words; may be empty."""
     return str((task.get("Status") or {}).get("Err") or "").strip()
+
+
+def lacking(words: str) -> str:
+    """What the node did not have for a task, by Swarm's words: image, mount, or nothing.
+
+    Such words come before the process ran: another node may have it.
+    """
+    said = words.lower()
+    if any(sign in said for sign in _NO_IMAGE):
+        return "image"
+    return "mount" if any(sign in said for sign in _NO_MOUNT) else ""
 
 
 def is_final(task: Json) -> bool:

@@ -47,7 +47,7 @@ def in_pool(node: str, pool: str, settings: Settings) -> bool:
 
 def node_suits(node: str, request: GPURequest, settings: Settings) -> Reason | None:
     """Whether the node is one that was asked for, whatever its state."""
-    other = request.node is not None and request.node != node
+    other = node == request.not_node or request.node not in (None, node)
     if other or (request.pool is not None and not in_pool(node, request.pool, settings)):
         return Reason.NODE_OTHER
     return None

@@ -241,6 +241,8 @@ class GPURequest:
     node: str | None = None
     #: name of the pool that the node has to be in; None = any
     pool: str | None = None
+    #: name of a node that will not do; None = any will
+    not_node: str | None = None
     #: ids of the only devices that will do, ``count`` of them; for admins. Empty = any
     devices: tuple[str, ...] = ()
 

@@ -150,6 +150,8 @@ def _too_few(request: GPURequest, most: int) -> str:
         where += f" in pool {request.pool}"
     if request.node is not None:
         return f"node {request.node}{where} does not have {_in_words(request)}; it has {most}"
+    if request.not_node is not None:
+        where += f" but {request.not_node}"
     return f"no node{where} has {_in_words(request)}; the largest has {most}"
 
 

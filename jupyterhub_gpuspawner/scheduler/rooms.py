@@ -84,7 +84,8 @@ class Room:
 
     def suits(self, want: Want) -> bool:
         """Whether it is a node that was asked for."""
-        return want.node in (None, self.name) and (want.pool is None or want.pool in self.pools)
+        here = want.node in (None, self.name) and self.name != want.not_node
+        return here and (want.pool is None or want.pool in self.pools)
 
     def holds(self, want: Want) -> bool:
         """Whether memory and CPUs are left for one more. No limit counts as nothing."""
@@ -108,9 +109,11 @@ class Want:
     known: int = -1
     #: the only node, pool and devices that will do; None = any
     node: str | None = None
+    #: the only node that will not do
+    not_node: str | None = None
     pool: str | None = None
     only: frozenset[str] | None = None
-    #: whether any of these three is asked for
+    #: whether any of these four is asked for
     choosy: bool = False
     #: bookings that are made for those who ask
     mine: frozenset[str] = frozenset()
@@ -122,9 +125,9 @@ class Want:
         request = self.request
         self.count, self.memory = request.count, request.memory
         self.cpus = filters.nano_cpus(request.cpu)
-        self.node, self.pool = request.node, request.pool
+        self.node, self.pool, self.not_node = request.node, request.pool, request.not_node
         self.only = frozenset(request.devices) or None
-        self.choosy = bool(request.node or request.pool or request.devices)
+        self.choosy = bool(self.node or self.pool or self.not_node or request.devices)
 
     def among(self, ids: set[str]) -> set[str]:
         """Those of devices of a kind that suits which suit themselves now. For reading."""

@@ -42,6 +42,7 @@ class Request(_Body):
     min_capability: tuple[_Version, _Version] | None = None
     node: _Name | None = None
     pool: _Name | None = None
+    not_node: _Name | None = None
     devices: list[_Name] = Field(default_factory=list, max_length=1024)
 
     def value(self) -> GPURequest:
@@ -57,6 +58,7 @@ class Request(_Body):
             min_capability=self.min_capability,
             node=self.node,
             pool=self.pool,
+            not_node=self.not_node,
             devices=tuple(self.devices),
         )
 

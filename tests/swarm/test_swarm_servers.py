@@ -7,7 +7,7 @@ import pytest
 from deploy.quickstart.trial import wait_for
 from jupyterhub_gpuspawner.engine import labels
 from tests.hub.conftest import is_ready, line_up, server_of, start
-from tests.swarm.hubs import assert_quiet
+from tests.swarm.hubs import FOLDER, LOPSIDED, assert_quiet
 from tests.testbed.images import stub_tag
 
 MIB = 2**20
@@ -112,6 +112,37 @@ def test_a_rejected_task_fails_with_swarms_own_words(hub, somebody, auditor):
     assert "rejected" in text
     assert "No such image: gpuspawner-test/not-there:latest" in text
     wait_for("free GPUs", 10, lambda: not hub.busy())
+
+
+def test_an_image_that_one_node_lacks_is_looked_for_on_another(hub, somebody, swarm, auditor):
+    alice = somebody("alice")
+    first, second = swarm.workers
+    with swarm.client(second) as client:
+        client.images.get(stub_tag()).tag(LOPSIDED)
+        try:
+            said = start(alice, "lopsided")
+        finally:
+            client.images.remove(LOPSIDED, force=True)
+    assert f"{first.node} lacks what your server needs; another machine is tried" in said
+    assert hub.node_of(alice).node == second.node
+    wait_for("one lease", 10, lambda: len(hub.busy()) == 1)
+    assert set(hub.facts(alice)["gpus"]) == hub.busy()
+
+
+def test_a_folder_that_one_node_lacks_is_looked_for_on_another(hub, somebody, swarm, auditor):
+    alice, boss = somebody("alice"), hub.person("admin", admin=True)
+    boss.api("POST", "/groups/folder")
+    added = boss.api("POST", "/groups/folder/users", json={"users": [alice.name]})
+    assert added.status_code == 200, added.text
+    first, second = swarm.workers
+    made = second.folder / FOLDER.removeprefix("/")
+    made.mkdir()
+    try:
+        said = start(alice, "gpu")
+    finally:
+        made.rmdir()
+    assert f"{first.node} lacks what your server needs; another machine is tried" in said
+    assert hub.node_of(alice).node == second.node
 
 
 def test_a_server_that_dies_at_once_says_why(hub, somebody, auditor):

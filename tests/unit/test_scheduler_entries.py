@@ -347,6 +347,7 @@ def test_what_can_never_be_granted_is_refused_at_once_in_words():
         "no node has 2 GPUs of model *H100*; the largest has 1": {"count": 2, "model": "*H100*"},
         "no node has 2 GPUs with 80 GiB; the largest has 1": {"count": 2, "min_memory": 80 * GIB},
         "no node has 1 MIG instance; the largest has 0": {"sharing": Mode.MIG},
+        "no node but n1 has 2 GPUs; the largest has 1": {"count": 2, "not_node": "n1"},
         "no node has 1 shared GPU; the largest has 0": {"sharing": Mode.SLOTS},
         "no such node can give 9 GiB of memory; the largest gives 8 GiB": {
             "model": "h100",

@@ -46,6 +46,16 @@ def test_a_node_that_was_not_asked_for_and_one_of_another_model_say_so():
     assert named["n2"].reason is Reason.NODE_OTHER
 
 
+def test_a_node_that_will_not_do_is_passed_over_whatever_is_free_on_it():
+    world = World(gpu("g0", "n1"), gpu("g1", "n2"))
+    world.ask("ann", 1, not_node="n1")
+    (lease,) = world.state.tables.leases.values()
+    assert lease.node == "n2"
+    answers = now(world, world.ask("bob", 1, not_node="n1"))
+    assert answers["n1"].reason is Reason.NODE_OTHER
+    assert answers["n2"].reason is Reason.WAITING_FOR_DEVICES
+
+
 def test_memory_is_named_where_the_gpus_would_do_and_nothing_where_there_is_room():
     world = two_nodes()
     world.ask("big", 0, memory=70 * GIB)

@@ -187,6 +187,20 @@ def test_progress_has_swarms_words_devices_and_address(manager):
         services.progress(manager, service, "net")
 
 
+@pytest.mark.parametrize(
+    "state,words,lacks",
+    [
+        ("rejected", "No such image: a/b:latest", "image"),
+        ("rejected", 'invalid mount config for type "bind": bind source path does not', "mount"),
+        ("failed", "starting container failed: failed to mount local volume: mount :/x", "mount"),
+        ("failed", "task: non-zero exit (137)", ""),
+        ("pending", "no suitable node (volume)", ""),
+    ],
+)
+def test_the_words_of_a_task_tell_what_its_node_lacks(state, words, lacks):
+    assert services.Progress(state=state, words=words).lacks == lacks
+
+
 def test_the_report_of_an_end_has_code_words_and_log(manager):
     service = services.create(manager, spec())
     services.start_new(manager, service)

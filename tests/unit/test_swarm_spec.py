@@ -8,7 +8,14 @@ from jupyterhub_gpuspawner import swarmspawner
 from jupyterhub_gpuspawner.client import Granted
 from jupyterhub_gpuspawner.engine import labels, service_spec, services
 from jupyterhub_gpuspawner.engine.limits import ResourceLimits
-from jupyterhub_gpuspawner.errors import ConfigError, DeviceMissing, EngineError, ServerDied
+from jupyterhub_gpuspawner.errors import (
+    ConfigError,
+    DeviceMissing,
+    EngineError,
+    ImageMissing,
+    MountMissing,
+    ServerDied,
+)
 from jupyterhub_gpuspawner.scheduler.models import Device, Injection
 from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 from tests.unit.hub_fakes import LEDGER, Wired, World, spawner_of
@@ -167,13 +174,21 @@ async def test_a_task_with_other_devices_than_the_lease_is_refused(spawner):
         await spawner.await_started(service)
 
 
-async def test_a_rejected_task_is_told_in_swarms_words(spawner):
+@pytest.mark.parametrize(
+    "words,kind",
+    [
+        ("invalid mount config: no such volume", MountMissing),
+        ("No such image: a:b", ImageMissing),
+        ("no space left on device", ServerDied),
+    ],
+)
+async def test_a_rejected_task_is_told_in_swarms_words(spawner, words, kind):
     manager, service = await started(spawner, granted(), "rejected")
     (task,) = manager.tasks_by_id.values()
-    task["Status"]["Err"] = "invalid mount config: no such volume"
-    with pytest.raises(ServerDied) as failure:
+    task["Status"]["Err"] = words
+    with pytest.raises(kind) as failure:
         await spawner.await_started(service)
-    assert "invalid mount config: no such volume" in failure.value.user_message
+    assert words in failure.value.user_message
 
 
 async def test_no_suitable_node_is_told_in_swarms_words(spawner, monkeypatch):
