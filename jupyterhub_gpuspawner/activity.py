@@ -107,7 +107,7 @@ class ActivityTraits(Configurable):
         """Seconds since the server was used; None = it did not say."""
         spawner: Any = self
         try:
-            return await ask(f"{spawner.server.url}api/", self._server_pass(), _ssl(spawner))
+            return await ask(f"{spawner.server.url}api/", self._server_pass(), server_tls(spawner))
         except (Unknown, AttributeError, OSError) as error:
             spawner.log.debug("%s: activity: not known: %s", spawner._log_name, error)
             return None
@@ -129,7 +129,8 @@ class ActivityTraits(Configurable):
         return self._pass[0]
 
 
-def _ssl(spawner: Any) -> Any:
+def server_tls(spawner: Any) -> Any:
+    """What a connection to the server needs: its TLS, or that it has none."""
     settings = spawner.user.settings
     if not spawner.internal_ssl:
         return False

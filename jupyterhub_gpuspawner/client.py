@@ -110,6 +110,22 @@ class End:
     why: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warned:
+    """What is to become of a server, POSIX seconds."""
+
+    #: it will be stopped then; None = it will not
+    stop_at: float | None = None
+    #: because nobody uses it, so that its user can have it kept
+    idle: bool = False
+    #: until then it is left alone although nobody uses it; None = it is not
+    kept_until: float | None = None
+
+    def body(self) -> dict[str, Any]:
+        """As the server is told."""
+        return {"stop_at": self.stop_at, "idle": self.idle, "kept_until": self.kept_until}
+
+
 class SchedulerClient:
     """HTTP client of the scheduler service. One per Hub process; safe to share.
 
@@ -236,6 +252,18 @@ class SchedulerClient:
         body = {"idle_for": idle_for, "groups": list(groups)}
         await self._call("POST", _lease(lease, "activity"), body)
 
+    async def warned(self) -> dict[str, Warned]:
+        """Lease -> what is to become of its server, of those that are warned or kept."""
+        answer = await self._call("GET", "internal/warned", None)
+        try:
+            return {str(lease): _warned(row) for lease, row in answer["warned"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise SchedulerUnavailable(f"GET internal/warned: an odd answer: {error!r}") from error
+
+    async def keep(self, lease: str) -> None:
+        """Have a server left alone for a while although nobody uses it. May be repeated."""
+        await self._call("POST", f"leases/{quote(lease, safe='')}/keep", {})
+
     async def stopping(self, lease: str, reason: str) -> None:
         """Store that the server shall go, before it is stopped. May be repeated."""
         await self._call("POST", _lease(lease, "stopping"), {"reason": reason})
@@ -300,6 +328,15 @@ def _event(line: bytes) -> Queued | Granted:
         position=int(data["position"]),
         reason=data["reason"],
         message=data["message"],
+    )
+
+
+def _warned(row: Any) -> Warned:
+    stop_at, kept_until = row["stop_at"], row["kept_until"]
+    return Warned(
+        stop_at=None if stop_at is None else float(stop_at),
+        idle=bool(row["idle"]),
+        kept_until=None if kept_until is None else float(kept_until),
     )
 
 

@@ -18,7 +18,6 @@ import docker.errors
 from dockerspawner import DockerSpawner
 from traitlets import Bool, Float, Integer, TraitError, default, observe, validate
 
-from .activity import ActivityTraits
 from .client import Granted
 from .companions import start_companions, variables
 from .docker_spec import limits_of
@@ -36,6 +35,7 @@ from .refusal import refusal
 from .spawner import GPUSpawnerMixin
 from .storage_traits import StorageTraits
 from .user_network import UserNetworkTraits
+from .warned import WarningTraits
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ _watches: dict[tuple[int, str], EngineWatch] = {}
 class GPUDockerSpawner(
     UserNetworkTraits,
     StorageTraits,
-    ActivityTraits,
+    WarningTraits,
     GPUSpawnerMixin,
     ContainerVerbs,
     DockerSpawner,
@@ -350,6 +350,7 @@ class GPUDockerSpawner(
         self._watch(self._ledger_id).follow(container_id, follower or self._tell_the_hub)
         if follower is None:
             self.ask_for_activity()
+            self.listen_for_warnings()
 
     async def _tell_the_hub(self) -> None:
         """The container ended: read how at once, and let the Hub know as soon as it can hear."""

@@ -60,6 +60,8 @@ PASSED_ON = (
 
 #: seconds between two questions to a server about what its user does
 ACTIVITY_INTERVAL = 60.0
+#: seconds between two questions to the scheduler about which servers are warned
+WARNING_INTERVAL = 30.0
 
 #: config sections that may hold a profile list
 SPAWNERS = ("GPUSwarmSpawner", "GPUDockerSpawner", "GPUSpawnerMixin")
@@ -101,8 +103,9 @@ def _setup(c: Any) -> None:
         _add_service(c, url, _managed(config_file))
     _add_roles(c)
     _point_spawners(c, url + PREFIX, options.token_path)
+    _have_asked(c, "warning_interval", WARNING_INTERVAL)
     if options.idle().active:
-        _have_activity(c)
+        _have_asked(c, "activity_interval", ACTIVITY_INTERVAL)
     if options.cpu_idle_timeout is not None:
         _add_culler(c, url + PREFIX, options)
     _adapt_hub(c)
@@ -229,10 +232,10 @@ def _point_spawners(c: Any, url: str, token_file: Path) -> None:
         c.JupyterHub.spawner_class = "gpu-docker"
 
 
-def _have_activity(c: Any) -> None:
-    """Servers are asked what their users do, where unused ones are to be stopped."""
-    if not any("activity_interval" in c[name] for name in SPAWNERS if name in c):
-        c.GPUSpawnerMixin.activity_interval = ACTIVITY_INTERVAL
+def _have_asked(c: Any, interval: str, seconds: float) -> None:
+    """Something is asked once in a while, unless the config says otherwise."""
+    if not any(interval in c[name] for name in SPAWNERS if name in c):
+        setattr(c.GPUDockerSpawner, interval, seconds)
 
 
 def _add_culler(c: Any, url: str, options: GPUScheduler) -> None:

@@ -17,7 +17,7 @@ from ..scheduler.models import Booking, Reason
 from ..scheduler.state import SchedulerState
 from . import bodies, waiters, waiting
 from .identity import key
-from .summary import summary
+from .summary import summary, warned
 from .web import InternalHandler, JSONHandler
 from .words import REASONS
 
@@ -49,6 +49,13 @@ class SummaryHandler(InternalHandler):
         answer = await self.answer(lambda: self.desk.read(summary))
         if answer is not None:
             self.finish({"version": __version__, "ledger": self.desk.ledger_id, **answer})
+
+
+class WarnedHandler(InternalHandler):
+    """``GET api/internal/warned``: which servers are to end, and which are kept, by lease."""
+
+    async def get(self) -> None:
+        await _finish(self, lambda: self.desk.read(warned))
 
 
 class HubHandler(InternalHandler):
@@ -269,6 +276,7 @@ def routes(prefix: str, desk: Any) -> list[tuple[str, type[JSONHandler], dict[st
     return [
         (f"{api}health", HealthHandler, with_desk),
         (f"{api}internal/summary", SummaryHandler, with_desk),
+        (f"{api}internal/warned", WarnedHandler, with_desk),
         (f"{api}internal/hub", HubHandler, with_desk),
         (f"{api}internal/requests", RequestsHandler, with_desk),
         (f"{api}internal/requests/{_ID}/cancel", CancelHandler, with_desk),

@@ -46,7 +46,8 @@ class IdleOptions(Configurable):
         1800.0,
         help="""Seconds from the warning of an unused server to its stop.
 
-        The warning stands on the GPUs page and in the log. Any use in this time withdraws it.
+        The warning stands in the user's JupyterLab, on the GPUs page and in the log. Any use in
+        this time withdraws it.
         Default: 30 minutes.
 
         .. versionadded:: 0.1
@@ -67,8 +68,8 @@ class IdleOptions(Configurable):
         8 * 3600.0,
         help="""Seconds for which a user may have an unused server kept.
 
-        From the click on *Keep it* on the GPUs page, or the call of ``api/leases/ID/keep``; may
-        be repeated. Default: 8 hours.
+        From the click on *Keep it* in JupyterLab or on the GPUs page, or the call of
+        ``api/leases/ID/keep``; may be repeated. Default: 8 hours.
 
         .. versionadded:: 0.1
         """,

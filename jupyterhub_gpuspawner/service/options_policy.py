@@ -186,8 +186,8 @@ class PolicyOptions(FairnessOptions, BudgetOptions, IdleOptions, PlaceOptions):
 
         Only where a request waits that could use its GPUs, and not before the warning has run
         out; a server within its length, or without one, is never stopped. The warning stands
-        on the GPUs page and in the log. None (the default) = a server past its length is left
-        alone. Example: ``"30m"``.
+        in JupyterLab, on the GPUs page and in the log. None (the default) = a server past its
+        length is left alone. Example: ``"30m"``.
 
         .. versionadded:: 0.1
         """,

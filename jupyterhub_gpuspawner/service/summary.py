@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from ..scheduler import filters
-from ..scheduler.models import Device, Reason
+from ..scheduler.models import Device, Reason, Target
 from ..scheduler.state import SchedulerState
 
 
@@ -19,6 +19,22 @@ def summary(state: SchedulerState) -> dict[str, Any]:
         "nodes": [node_row(state, name) for name in sorted(state.tables.nodes)],
         "queue": len(state.tables.queued_of),
         "free": dict(free),
+    }
+
+
+def warned(state: SchedulerState) -> dict[str, Any]:
+    """Servers with an end that was announced, and those that are kept, by lease."""
+    leases = (lease for lease in state.tables.leases.values() if lease.target is Target.RUN)
+    return {
+        "warned": {
+            lease.id: {
+                "stop_at": lease.stop_at,
+                "idle": lease.idle,
+                "kept_until": lease.kept_until,
+            }
+            for lease in leases
+            if lease.stop_at is not None or lease.kept_until is not None
+        }
     }
 
 

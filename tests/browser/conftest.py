@@ -37,14 +37,21 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 #: pictures in ``docs/images``
-SHOWN = ("spawn-form", "waiting", "lab", "admin", "gpus-page")
+SHOWN = ("spawn-form", "waiting", "lab", "admin", "gpus-page", "notice")
 
 #: the shipped configuration, and a profile that can't ever start, for one user to try
 AFTER = """
 c.GPUScheduler.node_name = "testbed"
 c.GPUScheduler.cdi_dir = {cdi!r}
 c.GPUScheduler.detach_grace = 3
-c.JupyterHub.load_groups = dict(big=dict(users=["grace"]))
+c.JupyterHub.load_groups = dict(big=dict(users=["grace"]), idlers=dict(users=["nina"]))
+# of all users only these are warned, after seconds, and an hour before the stop
+c.GPUScheduler.group_idle_timeouts = dict(idlers=3)
+c.GPUScheduler.idle_min_runtime = 1
+c.GPUScheduler.idle_warning = 3600
+c.GPUScheduler.reconcile_interval = 2
+c.GPUDockerSpawner.activity_interval = 2
+c.GPUDockerSpawner.warning_interval = 2
 c.GPUDockerSpawner.profile_list.append(
     dict(
         display_name="Eight GPUs",

@@ -54,6 +54,7 @@ EXAMPLES = {
     "api/nodes/ID/admin": "api/nodes/nobodys/admin",
     "api/health": "api/health",
     "api/internal/summary": "api/internal/summary",
+    "api/internal/warned": "api/internal/warned",
     "api/internal/hub": "api/internal/hub",
     "api/internal/requests": "api/internal/requests",
     "api/internal/requests/ID/cancel": "api/internal/requests/nobodys/cancel",
@@ -142,6 +143,7 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "static/(gpus\\.css)": {"GET": {"*": OK}, "HEAD": {"*": OK}},
     "api/health": {"GET": {"*": OK}},
     "api/internal/summary": {"GET": {"*": NO, "service token": OK}},
+    "api/internal/warned": {"GET": {"*": NO, "service token": OK}},
     # 400: the empty body names no Hub
     "api/internal/hub": {"POST": {"*": NO, "service token": 400}},
     # 400: the empty body names no user

@@ -271,7 +271,9 @@ def test_a_culler_of_the_config_is_not_doubled(c: Any) -> None:
 def test_without_an_idle_time_nothing_is_asked_or_stopped(c: Any) -> None:
     setup(c)
     assert [service["name"] for service in c.JupyterHub.services] == [SERVICE]
-    assert "activity_interval" not in c.GPUSpawnerMixin
+    assert "activity_interval" not in c.GPUDockerSpawner
+    # a length can end in a warning as well
+    assert c.GPUDockerSpawner.warning_interval == 30
 
 
 @pytest.mark.parametrize("option", [{"idle_timeout": "2h"}, {"group_idle_timeouts": {"a": 600}}])
@@ -280,11 +282,13 @@ def test_with_an_idle_time_servers_are_asked_what_their_users_do(
 ) -> None:
     c.GPUScheduler.update(option)
     setup(c)
-    assert c.GPUSpawnerMixin.activity_interval == 60
+    assert c.GPUDockerSpawner.activity_interval == 60
 
 
 def test_what_the_config_says_about_asking_stays(c: Any) -> None:
     c.GPUScheduler.idle_timeout = "2h"
     c.GPUDockerSpawner.activity_interval = 10.0
+    c.GPUSwarmSpawner.warning_interval = 0.0
     setup(c)
-    assert "activity_interval" not in c.GPUSpawnerMixin
+    assert c.GPUDockerSpawner.activity_interval == 10
+    assert "warning_interval" not in c.GPUDockerSpawner

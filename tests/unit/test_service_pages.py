@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from bs4 import BeautifulSoup
 
+from jupyterhub_gpuspawner.client import Warned
 from jupyterhub_gpuspawner.errors import LedgerFull
 from jupyterhub_gpuspawner.scheduler.events import NodeReported
 from jupyterhub_gpuspawner.scheduler.models import DeviceStatus, Health
@@ -367,6 +368,8 @@ async def test_who_does_not_use_a_server_reads_it_and_has_it_kept_by_a_button(
         await world.post(f"leases/{lease}/activity", {"idle_for": 600, "groups": []})
         world.clock.now += 120.0
         await world.until(lambda: any('"idle": true' in row for row in world.ledger.rows))
+        client = world.client()
+        assert await client.warned() == {lease: Warned(stop_at=world.clock.now + 1800, idle=True)}
         page = await soup(world)
         assert "Nobody uses it: it will be stopped at" in page.get_text()
         (form,) = page.find_all("form")
@@ -382,3 +385,6 @@ async def test_who_does_not_use_a_server_reads_it_and_has_it_kept_by_a_button(
         assert (answer.code, answer.headers["Location"]) == (303, service_world.PREFIX)
         page = await soup(world)
         assert "kept until" in page.get_text() and not page.find_all("form")
+        await client.keep(lease)
+        assert await client.warned() == {lease: Warned(kept_until=world.clock.now + 8 * 3600)}
+        await client.close()
