@@ -242,7 +242,18 @@ def answers() -> str:
     """The fields of the API's answers."""
     models = module("service.api_models")
     parts = []
-    for name in ("Device", "Booked", "Node", "Lease", "Place", "Record"):
+    for name in (
+        "Device",
+        "Booked",
+        "Node",
+        "Lease",
+        "Place",
+        "Booking",
+        "Group",
+        "Used",
+        "Note",
+        "Record",
+    ):
         fields = getattr(models, name).model_fields.items()
         rows = ((f"`{field}`", info.description or "-") for field, info in fields)
         parts.append(f"**{name}**\n\n{table(('field', 'meaning'), rows)}")

@@ -13,12 +13,13 @@ from typing import Any
 from .. import __version__
 from ..errors import GPUSpawnerError
 from ..kinds import one_line
-from . import doctor, images, ledgers, live, storage
+from . import admin, doctor, images, ledgers, live, storage
 from .command import FAILED, Command, Parser, add_arguments, note
 
 PROGRAM = "jupyterhub-gpuspawner"
 COMMANDS: tuple[Command, ...] = (
     *live.COMMANDS,
+    *admin.COMMANDS,
     *ledgers.COMMANDS,
     *storage.COMMANDS,
     *images.COMMANDS,

@@ -185,6 +185,14 @@ def cancelled(core: Core, event: events.Cancelled, now: float) -> None:
         leases.stop(core, lease, event.reason, "", now)
 
 
+def priority_given(core: Core, event: events.PriorityGiven, now: float) -> None:
+    """Move an entry that waits. May be repeated."""
+    entry = core.tables.entries.get(event.entry_id)
+    waits = entry is not None and entry.state is EntryState.QUEUED
+    if entry is not None and waits and entry.priority != event.priority:
+        core.emit(EntryStored(entry=replace(entry, priority=event.priority)))
+
+
 def boot_seen(core: Core, event: events.BootSeen, now: float) -> None:
     """Learn which Hub process lives, so that entries of a dead one can be told apart."""
     if event.boot_id != core.boot_id:

@@ -61,6 +61,14 @@ class Cancelled:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PriorityGiven:
+    """An admin has a request served before, or after, the others. 0 = like them."""
+
+    entry_id: str
+    priority: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BootSeen:
     """A Hub process shows itself. Entries of any other boot belong to a dead Hub."""
 
@@ -224,6 +232,7 @@ Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     Detached,
     Taken,
     Cancelled,
+    PriorityGiven,
     BootSeen,
     BindAsked,
     ContainerRunning,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .models import Lease
+
 #: seconds after which what was seen is no longer known. Activity is asked for every minute
 FRESH = 300.0
 
@@ -41,6 +43,8 @@ class IdleFacts:
     devices: dict[str, _Seen] = field(default_factory=dict)
     #: lease -> groups of its user, as the Hub said last
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: lease -> (GPU seconds watched, of which computing) that are not on record yet
+    work: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def server(self, lease_id: str, used_at: float | None, now: float) -> None:
         """A server was last used then; None = nobody knows."""
@@ -49,6 +53,19 @@ class IdleFacts:
     def device(self, device_id: str, working: bool | None, now: float) -> None:
         """A device computes now, or does not; None = nobody knows."""
         _note(self.devices, device_id, None if working is None else now if working else 0.0, now)
+
+    def worked(self, lease: Lease, device_id: str, working: bool | None, now: float) -> None:
+        """Count what a lease's device does, from the last look at it until this one.
+
+        To be called before :meth:`device`, which makes this look the last one.
+        """
+        last = self.devices.get(device_id)
+        if last is None or working is None or now - last.at > FRESH:
+            return
+        atoms = sum(claim.device == device_id for claim in lease.claims)
+        seconds = atoms * max(0.0, now - max(last.at, lease.granted_at))
+        watched, computed = self.work.get(lease.id, (0.0, 0.0))
+        self.work[lease.id] = (watched + seconds, computed + (seconds if working else 0.0))
 
     def quiet(self, lease_id: str, devices: Iterable[str], now: float) -> Quiet | None:
         """Since when neither the server nor any of the devices is used; None = not known."""
@@ -66,6 +83,7 @@ class IdleFacts:
         live = set(leases)
         self.servers = {id: seen for id, seen in self.servers.items() if id in live}
         self.groups = {id: names for id, names in self.groups.items() if id in live}
+        self.work = {id: seconds for id, seconds in self.work.items() if id in live}
 
 
 def _note(table: dict[str, _Seen], name: str, used_at: float | None, now: float) -> None:

@@ -8,6 +8,9 @@ from .decisions import DeviceStored, LeaseStored, NodeStored
 from .models import Admin, Device, DeviceStatus, Health, NodeState
 from .values import replace
 
+#: seconds of a server after which what its GPUs computed is put on record
+RECORD = 3600.0
+
 
 def node_reported(core: Core, event: events.NodeReported, now: float) -> None:
     """Take in what a node has. What it no longer lists stays known, but is not present."""
@@ -26,7 +29,10 @@ def node_reported(core: Core, event: events.NodeReported, now: float) -> None:
         core.set_ready(node.name, False)
     for device, status in event.devices:
         _device_reported(core, replace(device, node=node.name), status, rebooted)
-        core.idle.device(device.id, event.working.get(device.id), now)
+        working = event.working.get(device.id)
+        for lease_id in dict.fromkeys(core.tables.claims.get(device.id, {}).values()):
+            core.idle.worked(core.tables.leases[lease_id], device.id, working, now)
+        core.idle.device(device.id, working, now)
     listed = {device.id for device, _ in event.devices}
     for device_id in sorted(core.tables.devices_of_node[node.name] - listed):
         known = core.tables.status[device_id]
@@ -35,6 +41,17 @@ def node_reported(core: Core, event: events.NodeReported, now: float) -> None:
         _store_device(core, core.tables.devices[device_id], gone)
     _settle(core, listed - event.occupied, now if event.taken_at is None else event.taken_at)
     _mark_uncertain(core, node.name, False)
+    _record_work(core, node.name)
+
+
+def _record_work(core: Core, node: str) -> None:
+    """Put what leases of the node have computed on record, now and then: a restart forgets it."""
+    for lease_id, (watched, computed) in list(core.idle.work.items()):
+        lease = core.tables.leases.get(lease_id)
+        if lease is not None and lease.node == node and watched >= RECORD * len(lease.claims):
+            del core.idle.work[lease_id]
+            watched, computed = lease.watched + watched, lease.computed + computed
+            core.emit(LeaseStored(lease=replace(lease, watched=watched, computed=computed)))
 
 
 def _settle(core: Core, empty: set[str], seen_at: float) -> None:

@@ -95,9 +95,16 @@ def container_gone(core: Core, event: events.ContainerGone, now: float) -> None:
 
 
 def _release(core: Core, lease: Lease, now: float) -> None:
-    core.emit(
-        LeaseStored(lease=replace(lease, state=LeaseState.RELEASED, released_at=now, moved_at=now))
+    watched, computed = core.idle.work.pop(lease.id, (0.0, 0.0))
+    released = replace(
+        lease,
+        state=LeaseState.RELEASED,
+        released_at=now,
+        moved_at=now,
+        watched=lease.watched + watched,
+        computed=lease.computed + computed,
     )
+    core.emit(LeaseStored(lease=released))
     for device_id in lease.devices:
         device = core.tables.devices.get(device_id)
         # simulated devices have no memory that could still be in use

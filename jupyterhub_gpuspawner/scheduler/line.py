@@ -169,9 +169,10 @@ class Line:
         del self._by_age[bisect_left(self._by_age, (entry.seq, entry.id))]
 
     def priority(self, entry: QueueEntry) -> int:
-        """The highest that the user's groups give."""
+        """The highest that the user's groups give, and what an admin gave the request."""
         priorities = self.fairness.priorities
-        return max((priorities.get(group, 0) for group in entry.groups), default=0)
+        groups = max((priorities.get(group, 0) for group in entry.groups), default=0)
+        return groups + entry.priority
 
     # -- walking -----------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """The values the scheduler works with: frozen, typed, and without behaviour of their own.
 
-Everything the scheduler knows is one of these. Times are POSIX seconds (``float``) given by
-the caller, memory is in bytes, ids are strings chosen by the caller.
+Times are POSIX seconds (``float``), memory is in bytes, ids are strings; the caller gives them.
 """
 
 from __future__ import annotations
@@ -279,6 +278,8 @@ class QueueEntry:
     seq: int = 0
     #: the lease it was granted
     lease_id: str | None = None
+    #: from an admin, added to that of the user's groups; higher is first
+    priority: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -333,6 +334,9 @@ class Lease:
     uncertain: bool = False
     #: its stop hung
     quarantined: bool = False
+    #: GPU seconds in which it was seen whether its GPUs compute; those in which they did
+    watched: float = 0.0
+    computed: float = 0.0
 
     @property
     def devices(self) -> tuple[str, ...]:

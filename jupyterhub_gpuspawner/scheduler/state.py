@@ -14,6 +14,7 @@ from . import bookings, entries, events, explain, filters, idle, inventory, leas
 from .core import Core
 from .decisions import Decision
 from .models import Reason, Settings
+from .policy import Budget
 from .tables import Tables
 
 #: what each kind of event leads to
@@ -22,6 +23,7 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.Detached: entries.detached,
     events.Taken: entries.taken,
     events.Cancelled: entries.cancelled,
+    events.PriorityGiven: entries.priority_given,
     events.BootSeen: entries.boot_seen,
     events.BindAsked: leases.bind_asked,
     events.ContainerRunning: leases.container_running,
@@ -142,6 +144,15 @@ class SchedulerState:
     def nodes_for(self, entry_id: str) -> tuple[explain.NodeAnswer, ...]:
         """What each node has for an entry that waits."""
         return self._queue.nodes_for(self.tables.entries[entry_id], self._now)
+
+    @property
+    def now(self) -> float:
+        """Time of the last event, POSIX seconds."""
+        return self._now
+
+    def spent(self, hub: str, group: str, budget: Budget) -> float:
+        """GPU seconds that count in a group's budget now."""
+        return self._core.spent.spent((hub, "group", group), budget, self._now)
 
     def is_ready(self, node: str) -> bool:
         """Whether ledger and engine of the node were compared in this epoch."""

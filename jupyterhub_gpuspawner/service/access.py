@@ -22,6 +22,8 @@ class Caller:
     acts: bool
 
 
+#: a scope that is bound to one group, of which the name follows
+_OF_GROUP = f"{READ}!group="
 #: who has the service token: an admin at the machine, or the Hub
 SERVICE = Caller(name="service token", viewer=Viewer(name="", admin=True), acts=True)
 
@@ -44,9 +46,10 @@ def caller_of(user: Mapping[str, Any], access: Collection[str], *, token: bool) 
     reads = acts or READ in scopes
     if not token and user.get("admin"):
         acts = reads = True
-    if token and not reads and not scopes.intersection(access):
+    leads = frozenset(one[len(_OF_GROUP) :] for one in scopes if one.startswith(_OF_GROUP))
+    if token and not reads and not leads and not scopes.intersection(access):
         return None
     # a service may have the same name as a user
     own = str(user["name"]) if user.get("kind", "user") == "user" else ""
     name = own or f"service {user['name']}"
-    return Caller(name=name, viewer=Viewer(name=own, admin=reads), acts=acts)
+    return Caller(name=name, viewer=Viewer(name=own, admin=reads, groups=leads), acts=acts)

@@ -59,6 +59,10 @@ class Store(Protocol):
         self, user: str | None = None, live: bool | None = None, limit: int = 100
     ) -> list[Lease]: ...
     def journal(self, after: int = 0, limit: int = 1000) -> list[JournalRow]: ...
+    def granted(
+        self, since: float, until: float, after: tuple[float, str] = ..., limit: int = 1000
+    ) -> list[Lease]: ...
+    def notes(self, before: int | None = None, limit: int = 100) -> list[JournalRow]: ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -164,9 +168,13 @@ class Actor:
 
     async def journal(self, after: int, limit: int) -> list[JournalRow]:
         """Stored decisions after number ``after``, oldest first. LedgerError in trouble."""
+        return await self.look_up(lambda store: store.journal(after, limit))
+
+    async def look_up(self, look: Callable[[Store], T]) -> T:
+        """``look(ledger)`` in the ledger's thread. LedgerError in trouble."""
         if self.trouble is not None:
             raise self.trouble
-        return await self.ledger_call(lambda: self._store.journal(after, limit))
+        return await self.ledger_call(lambda: look(self._store))
 
     # -- the work ------------------------------------------------------------------------
 

@@ -6,93 +6,25 @@ Who calls is known by a session at the Hub, by a token of the Hub, or by the ser
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ..errors import NotThereError, RequestError
+from ..errors import NotThereError
 from ..scheduler import events
-from ..scheduler.decisions import to_json
+from ..scheduler.decisions import Noted, to_json
 from ..scheduler.models import Admin, Reason, ServerKey
 from ..scheduler.state import SchedulerState
 from . import api_models as models
-from . import bodies
-from .access import SERVICE, Caller, caller_of
+from . import api_reports, bodies
+from .api_base import APIHandler
 from .explain import explain
-from .hub_user import HubUser
-from .openapi import AFTER, ID, LIMIT, OFFSET, Operation, Parameter, document
+from .openapi import AFTER, ID, LIMIT, OFFSET, Operation, document
 from .page_data import PARTS
-from .web import JSONHandler, bearer, has_token
-from .words import safe
+from .web import JSONHandler
 
 if TYPE_CHECKING:
     from .desk import Desk
-
-
-class APIHandler(HubUser, JSONHandler):
-    """Does one operation for a caller that it knows, or ends with 403."""
-
-    caller: Caller
-
-    def initialize(self, desk: Desk, operation: Operation) -> None:  # type: ignore[override]
-        super().initialize(desk)
-        self.operation = operation
-
-    async def prepare(self) -> None:
-        if (self.request.method or "").lower() != self.operation.method:
-            return  # 405, for everybody
-        caller = await self._find_caller()
-        if caller is None:
-            self.fail(403, "forbidden", "Log in at the Hub, or send a token that opens this.")
-        elif not _may(caller, self.operation):
-            self.fail(403, "forbidden", f"This needs the scope {self.operation.scope}.")
-        else:
-            self.caller = caller
-
-    async def _find_caller(self) -> Caller | None:
-        if has_token(self, self.desk.token):
-            return SERVICE
-        token = bearer(self)
-        user = await (self.of_token(token) if token else self.identify())
-        if user is None:
-            return None
-        return caller_of(user, self.hub_auth.access_scopes, token=bool(token))
-
-    async def reply(self, work: Callable[[], Awaitable[BaseModel]]) -> None:
-        """End with what ``work`` gives."""
-
-        async def checked() -> BaseModel:
-            self._check_query()
-            return await work()
-
-        answer = await self.answer(checked)
-        if answer is not None:
-            self.finish(answer.model_dump(mode="json"))
-
-    def _check_query(self) -> None:
-        names = [one.name for one in self.operation.query]
-        for name in self.request.query_arguments:
-            if name not in names:
-                allowed = f"allowed: {', '.join(names)}" if names else "there are none here"
-                raise RequestError(f"unknown parameter {safe(name)[:50]!r}; {allowed}")
-
-    def number(self, one: Parameter) -> int:
-        """A number of the query. RequestError."""
-        text = self.get_query_argument(one.name, str(one.default))
-        # int() takes more than digits
-        digits = text.isascii() and text.isdigit() and len(text) < 20
-        if not digits or not one.least <= int(text) <= one.most:
-            raise RequestError(
-                f"{one.name} is {safe(text)[:50]!r}; want a number from {one.least} to {one.most}"
-            )
-        return int(text)
-
-
-def _may(caller: Caller, operation: Operation) -> bool:
-    if operation.acts:
-        return caller.acts
-    return caller.viewer.admin or not operation.reads_all
 
 
 class ListHandler(APIHandler):
@@ -100,11 +32,10 @@ class ListHandler(APIHandler):
 
     async def get(self) -> None:
         async def read() -> BaseModel:
-            limit, offset = self.number(LIMIT), self.number(OFFSET)
-            # only this part: the others may be long
+            # only this list: the others may be long
             rows = await self.desk.show(self.caller.viewer, PARTS[self.operation.path])
-            items = rows[offset : offset + limit]
-            return self.operation.answer(items=items, total=len(rows))
+            items, total = self.part(rows)
+            return self.operation.answer(items=items, total=total)
 
         await self.reply(read)
 
@@ -168,19 +99,25 @@ class CancelHandler(APIHandler):
     async def post(self, entry: str) -> None:
         async def cancel() -> BaseModel:
             bodies.read(bodies.Nothing, self.request.body)
-            if not await self.desk.read(lambda state: self._may_cancel(state, entry)):
+            found = await self.desk.read(lambda state: self._may_cancel(state, entry))
+            if found is None:
                 # the same where it is another's: nobody learns what exists
                 raise NotThereError("You have no such request in the queue.")
+            if not self.caller.viewer.owns(found):
+                text = f"request cancelled by {self.caller.name}"
+                await self.desk.post(Noted(kind="admin", subject=str(found), text=text))
             await self.desk.cancel(entry)
             return models.Done()
 
         await self.reply(cancel)
 
-    def _may_cancel(self, state: SchedulerState, entry: str) -> bool:
+    def _may_cancel(self, state: SchedulerState, entry: str) -> ServerKey | None:
+        """Whose it is; None = not to be cancelled by the caller."""
         found = state.tables.entries.get(entry)
         if found is None or state.tables.queued_of.get(found.key) != entry:
-            return False
-        return self.caller.acts or self.caller.viewer.owns(found.key)
+            return None
+        may = self.caller.acts or self.caller.viewer.owns(found.key)
+        return found.key if may else None
 
 
 class KeepHandler(APIHandler):
@@ -296,6 +233,7 @@ OPERATIONS: list[tuple[Operation, type[APIHandler]]] = [
             path="leases/{id}/keep",
             summary="Keep a server that nobody uses for a while: your own, or (admins) anybody's.",
             answer=models.Done,
+            refuses=True,
         ),
         KeepHandler,
     ),
@@ -312,18 +250,24 @@ OPERATIONS: list[tuple[Operation, type[APIHandler]]] = [
     ),
     _keep_free("devices/{id}/admin", "device"),
     _keep_free("nodes/{id}/admin", "machine"),
+    *api_reports.OPERATIONS,
 ]
 
 
 def routes(prefix: str, desk: Desk) -> list[Any]:
     """The routes under ``prefix``."""
     api = f"{prefix}api/"
+    by_path: dict[str, dict[str, Operation]] = {}
+    handlers: dict[str, type[APIHandler]] = {}
+    for one, handler in OPERATIONS:
+        by_path.setdefault(one.path, {})[one.method] = one
+        handlers[one.path] = handler
     found: list[Any] = [
         (
-            api + re.sub(r"\{\w+\}", lambda _: f"({ID})", one.path),
-            handler,
-            {"desk": desk, "operation": one},
+            api + re.sub(r"\\\{\w+\\\}", lambda _: f"({ID})", re.escape(path)),
+            handlers[path],
+            {"desk": desk, "operations": operations},
         )
-        for one, handler in OPERATIONS
+        for path, operations in by_path.items()
     ]
     return [*found, (f"{api}openapi\\.json", DocumentHandler, {"desk": desk, "prefix": prefix})]

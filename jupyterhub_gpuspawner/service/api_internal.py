@@ -10,12 +10,13 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 
 from .. import __version__
-from ..errors import LedgerError, RefusedError, RequestError
+from ..errors import LedgerError, RefusedError
 from ..scheduler import events
 from ..scheduler.decisions import encode
-from ..scheduler.models import Booking, Reason
+from ..scheduler.models import Reason
 from ..scheduler.state import SchedulerState
 from . import bodies, waiters, waiting
+from .booked import booking_of
 from .identity import key
 from .summary import summary, warned
 from .web import InternalHandler, JSONHandler
@@ -168,9 +169,7 @@ class BookingsHandler(InternalHandler):
     async def post(self) -> None:
         async def book() -> dict[str, Any]:
             body = bodies.read(bodies.Book, self.request.body)
-            booking = await self.desk.read(lambda state: _booking(body, state))
-            if not booking.devices:
-                raise RequestError("devices, nodes: no GPU of these is known")
+            booking = await self.desk.read(lambda state: booking_of(body, state))
             await self.desk.post(events.Booked(booking=booking))
             return {"id": booking.id}
 
@@ -187,21 +186,6 @@ class BookingHandler(InternalHandler):
             return {}
 
         await _finish(self, cancel)
-
-
-def _booking(body: bodies.Book, state: SchedulerState) -> Booking:
-    """The booking; a node stands for all of its devices. Without devices where one has none."""
-    on_nodes = [state.tables.devices_of_node.get(node) or set() for node in body.nodes]
-    devices = {*body.devices}.union(*on_nodes) if all(on_nodes) else set()
-    return Booking(
-        id=body.id or uuid.uuid4().hex,
-        name=body.name,
-        devices=tuple(sorted(devices)),
-        groups=tuple(body.groups),
-        users=tuple(body.users),
-        starts_at=body.starts_at,
-        ends_at=body.ends_at,
-    )
 
 
 def _booked(state: SchedulerState) -> dict[str, Any]:

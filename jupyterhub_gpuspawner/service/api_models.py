@@ -96,6 +96,76 @@ class Place(_Answer):
         description="POSIX seconds: when it will probably start, from how long servers really "
         "stay; null = nobody can say, or it is not yours to see"
     )
+    priority: int = Field(description="what an admin gave it; higher is first, 0 = like others")
+
+
+class Booking(_Answer):
+    """GPUs that are kept for some users in a window of time."""
+
+    id: str
+    name: str
+    devices: list[str]
+    groups: list[str] = Field(description="whom it is for; empty where it is not yours to see")
+    users: list[str] = Field(description="whom it is for; empty where it is not yours to see")
+    starts_at: float = Field(description="POSIX seconds")
+    ends_at: float = Field(description="POSIX seconds")
+
+
+class Group(_Answer):
+    """What a group holds, and may hold."""
+
+    name: str
+    held: int = Field(description="GPUs in servers of its members")
+    waiting: int = Field(description="requests of its members that wait")
+    limit: int | None = Field(description="most GPUs at a time; null = any number")
+    quota: int | None = Field(description="GPUs that are its own; null = it has no share")
+    borrow: int | None = Field(description="GPUs above its quota, while free; null = any number")
+    weight: float | None = Field(description="of its share; null = it has none")
+    parent: str = Field(description="the share that its own is a part of; empty = of the whole")
+    priority: int = Field(description="higher is served first; 0 = like others")
+    budget_hours: float | None = Field(description="GPU hours in a period; null = no budget")
+    budget_period: float | None = Field(description="seconds; null = no budget")
+    spent_hours: float | None = Field(description="GPU hours charged in the period that is now")
+    period_ends_at: float | None = Field(description="POSIX seconds; null = no budget")
+
+
+class Used(_Answer):
+    """What one user or group had of the GPUs in one period."""
+
+    who: str = Field(description="user or group; empty = all together, or in no group")
+    starts_at: float = Field(description="POSIX seconds: beginning of the period")
+    ends_at: float = Field(description="POSIX seconds: its end")
+    servers: int = Field(description="servers with GPUs that ran in it")
+    reserved_hours: float = Field(description="GPU hours that servers held")
+    used_hours: float = Field(description="of those, the ones in which a GPU was seen to compute")
+    wasted_hours: float = Field(description="of those, the ones in which none was seen to")
+    unknown_hours: float = Field(description="of those, the ones in which nobody could look")
+
+
+class Usage(_Answer):
+    """A part of a report."""
+
+    items: list[Used]
+    total: int = Field(description="length of the whole list")
+    starts_at: float = Field(description="POSIX seconds: what the report begins with")
+    ends_at: float = Field(description="POSIX seconds: where it ends")
+
+
+class Note(_Answer):
+    """Something that was done, or that happened, and by whom."""
+
+    seq: int
+    time: float = Field(description="POSIX seconds")
+    kind: str = Field(description="`admin` = somebody acted; others say what happened")
+    subject: str = Field(description="device, machine, server, request or booking")
+    text: str = Field(description="what was done, and who did it")
+
+
+class Audit(_Answer):
+    """A part of the audit log, the newest first."""
+
+    items: list[Note]
+    next: int | None = Field(description="the 'before' of the next part; null = this was the last")
 
 
 class Record(_Answer):
@@ -159,3 +229,9 @@ class Done(_Answer):
     """It is stored."""
 
     ok: bool = True
+
+
+class Made(Done):
+    """It is stored, under this id."""
+
+    id: str

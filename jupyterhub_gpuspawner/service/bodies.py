@@ -98,14 +98,20 @@ class Activity(_Body):
 class Book(_Body):
     """``POST bookings``. Times are POSIX seconds."""
 
-    id: _Id | None = None
-    name: _Text = ""
-    devices: list[_Name] = Field(default_factory=list, max_length=10_000)
-    nodes: list[_Name] = Field(default_factory=list, max_length=1000)
-    groups: list[_Name] = Field(default_factory=list, max_length=1000)
-    users: list[_Name] = Field(default_factory=list, max_length=10_000)
-    starts_at: float = Field(ge=0, le=1e11)
-    ends_at: float = Field(ge=0, le=1e11)
+    id: _Id | None = Field(None, description="your own, so that asking twice books once")
+    name: _Text = Field("", description="what it is for; everybody may read it")
+    devices: list[_Name] = Field(default_factory=list, max_length=10_000, description="UUIDs")
+    nodes: list[_Name] = Field(
+        default_factory=list, max_length=1000, description="machines, with all of their GPUs"
+    )
+    groups: list[_Name] = Field(
+        default_factory=list, max_length=1000, description="whose members it is for"
+    )
+    users: list[_Name] = Field(
+        default_factory=list, max_length=10_000, description="whom else it is for"
+    )
+    starts_at: float = Field(ge=0, le=1e11, description="POSIX seconds")
+    ends_at: float = Field(ge=0, le=1e11, description="POSIX seconds, to come")
 
 
 class Nothing(_Body):
@@ -146,6 +152,14 @@ class Evict(_Body):
     """``POST leases/<id>/evict``."""
 
     message: _Line = Field("", description="what the user of the server reads")
+
+
+class Priority(_Body):
+    """``POST queue/<id>/priority``."""
+
+    priority: int = Field(
+        ge=-1000, le=1000, description="higher is served first; 0 = like the others"
+    )
 
 
 def read(model: type[B], data: bytes) -> B:

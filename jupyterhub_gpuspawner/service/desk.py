@@ -17,7 +17,7 @@ from ..scheduler.models import Injection, Lease, Reason, Text
 from ..scheduler.state import SchedulerState
 from ..store.replay import JournalRow
 from . import waiting
-from .actor import Actor, Post
+from .actor import Actor, Post, Store
 from .bodies import Ended
 from .inventory import Inventory, SwarmInventory
 from .metrics import Metrics
@@ -216,6 +216,10 @@ class Desk:
     async def journal(self, after: int, limit: int) -> list[JournalRow]:
         """Up to ``limit`` stored decisions after number ``after``, oldest first. LedgerError."""
         return await self._open().journal(after, limit)
+
+    async def look_up(self, look: Callable[[Store], T]) -> T:
+        """``look(ledger)``, for what is over and not in the state. LedgerError."""
+        return await self._open().look_up(look)
 
     # -- for the runtime -----------------------------------------------------------------
 

@@ -49,14 +49,14 @@ def _nothing() -> NotThereError:
 def _settings(state: SchedulerState, viewer: Viewer, name: str) -> Settings | None:
     """The policy, where the viewer may ask for this lease: admins for any, also an old one."""
     lease = state.tables.leases.get(name)
-    asks = viewer.admin if lease is None else viewer.may_see(lease.key)
+    asks = viewer.admin if lease is None else viewer.may_see(lease)
     return state.settings if asks else None
 
 
 def _waiting(state: SchedulerState, viewer: Viewer, name: str) -> models.Explanation | None:
     for place in state.waiting():
         entry = place.entry
-        if entry.id == name and viewer.may_see(entry.key):
+        if entry.id == name and viewer.may_see(entry):
             nodes = state.nodes_for(name)
             since = clock_time(entry.submitted_at)
             begin = (

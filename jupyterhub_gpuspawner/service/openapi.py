@@ -19,7 +19,7 @@ _REF = "#/components/schemas/{model}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parameter:
+class Number:
     """A number in the query."""
 
     name: str
@@ -28,10 +28,33 @@ class Parameter:
     least: int = 0
     most: int
 
+    def schema(self) -> dict[str, Any]:
+        """What it may be."""
+        bounds = {"minimum": self.least, "maximum": self.most}
+        return {"type": "integer", **bounds, "default": self.default}
 
-LIMIT = Parameter(name="limit", about="most items of the answer", default=100, least=1, most=MOST)
-OFFSET = Parameter(name="offset", about="items to skip", default=0, most=10**9)
-AFTER = Parameter(name="after", about="'next' of the part before", default=0, most=2**62)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """One of a few words in the query."""
+
+    name: str
+    about: str
+    allowed: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        """The first one."""
+        return self.allowed[0]
+
+    def schema(self) -> dict[str, Any]:
+        """What it may be."""
+        return {"type": "string", "enum": list(self.allowed), "default": self.default}
+
+
+LIMIT = Number(name="limit", about="most items of the answer", default=100, least=1, most=MOST)
+OFFSET = Number(name="offset", about="items to skip", default=0, most=10**9)
+AFTER = Number(name="after", about="'next' of the part before", default=0, most=2**62)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +68,15 @@ class Operation:
     summary: str
     answer: type[BaseModel]
     body: type[BaseModel] | None = None
-    query: tuple[Parameter, ...] = ()
+    query: tuple[Number | Choice, ...] = ()
+    #: the answer is a table as text, and ``answer`` one of its rows
+    csv: bool = False
     #: for who may see everybody's
     reads_all: bool = False
     #: for who may act for an admin
     acts: bool = False
+    #: the scheduler may say no to what is right in itself
+    refuses: bool = False
 
     @property
     def scope(self) -> str:
@@ -68,8 +95,8 @@ def document(operations: Iterable[Operation], prefix: str) -> dict[str, Any]:
     names, schemas = models_json_schema(wanted, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
-        answer = names[one.answer, "serialization"]
-        said = _operation(one, answer)
+        answer = {} if one.csv else _json(names[one.answer, "serialization"])
+        said = _operation(one, answer or {"content": {"text/csv": {"schema": {"type": "string"}}}})
         if one.body is not None:
             said["requestBody"] = {"required": True, **_json(names[one.body, "validation"])}
         paths.setdefault(f"/{one.path}", {})[one.method] = said
@@ -96,6 +123,8 @@ def document(operations: Iterable[Operation], prefix: str) -> dict[str, Any]:
 
 def _operation(one: Operation, answer: dict[str, Any]) -> dict[str, Any]:
     refusals = {"400": "wrong input", "403": "not allowed", "503": "the ledger can't be read now"}
+    if one.refuses:
+        refusals["409"] = "the scheduler says no; the message says why"
     if "{" in one.path:
         refusals["404"] = "there is no such thing"
     error = _json({"$ref": _REF.format(model="Error")})
@@ -105,7 +134,7 @@ def _operation(one: Operation, answer: dict[str, Any]) -> dict[str, Any]:
         "description": f"{one.summary}{scope}",
         "parameters": [*map(_in_path, _varying(one.path)), *map(_in_query, one.query)],
         "responses": {
-            "200": {"description": "it worked", **_json(answer)},
+            "200": {"description": "it worked", **answer},
             **{code: {"description": why, **error} for code, why in refusals.items()},
         },
     }
@@ -124,6 +153,5 @@ def _in_path(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _in_query(one: Parameter) -> dict[str, Any]:
-    schema = {"type": "integer", "minimum": one.least, "maximum": one.most, "default": one.default}
-    return {"name": one.name, "in": "query", "description": one.about, "schema": schema}
+def _in_query(one: Number | Choice) -> dict[str, Any]:
+    return {"name": one.name, "in": "query", "description": one.about, "schema": one.schema()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..scheduler.models import Device, Health, Lease, Reason, ServerKey
+from ..scheduler.models import Device, Health, Lease, QueueEntry, Reason, ServerKey
 from ..scheduler.state import SchedulerState
 from . import waiters
 from .identity import HUB
@@ -23,14 +23,16 @@ class Viewer:
 
     name: str
     admin: bool = False
+    #: groups of which everything may be seen, as by their leader
+    groups: frozenset[str] = frozenset()
 
     def owns(self, key: ServerKey) -> bool:
         """Whether it is one of the viewer's own servers."""
         return (key.hub, key.user) == (HUB, self.name)
 
-    def may_see(self, key: ServerKey) -> bool:
+    def may_see(self, item: Lease | QueueEntry) -> bool:
         """Whether the viewer may read whose it is."""
-        return self.admin or self.owns(key)
+        return self.admin or self.owns(item.key) or not self.groups.isdisjoint(item.groups)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +58,7 @@ class View:
         return [
             _lease(self.state, lease, self.starved)
             for lease in leases
-            if self.viewer.may_see(lease.key)
+            if self.viewer.may_see(lease)
         ]
 
     def queue(self) -> list[dict[str, Any]]:
@@ -83,11 +85,11 @@ def page_data(view: View) -> dict[str, Any]:
 def _device(state: SchedulerState, device: Device, viewer: Viewer) -> dict[str, Any]:
     row = device_row(state, device)
     holders = {
-        state.tables.leases[lease_id].key
+        state.tables.leases[lease_id].key: state.tables.leases[lease_id]
         for lease_id in state.tables.claims.get(device.id, {}).values()
         if lease_id in state.tables.leases
     }
-    names = [str(key) if viewer.may_see(key) else SOMEBODY for key in sorted(holders)]
+    names = [str(key) if viewer.may_see(holders[key]) else SOMEBODY for key in sorted(holders)]
     reason = row["reason"]
     row["used_by"] = ", ".join(dict.fromkeys(names))
     row["explanation"] = "" if reason is None else REASONS[Reason(reason)]
@@ -143,7 +145,7 @@ def _trouble(state: SchedulerState, lease: Lease) -> Iterator[str]:
 
 def _place(place: Any, viewer: Viewer, expected: float | None) -> dict[str, Any]:
     entry = place.entry
-    mine = viewer.may_see(entry.key)
+    mine = viewer.may_see(entry)
     line = waiters.queued(entry.id, place.position, place.reason)
     return {
         "id": entry.id if mine else "",
@@ -152,5 +154,6 @@ def _place(place: Any, viewer: Viewer, expected: float | None) -> dict[str, Any]
         "gpus": entry.request.count,
         "message": line["message"] if mine else "",
         "since": entry.submitted_at,
+        "priority": entry.priority,
         "expected_at": expected if mine else None,
     }

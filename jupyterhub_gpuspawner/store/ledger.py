@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select, update
+from sqlalchemy import Select, and_, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from ..errors import DoubleClaim, LedgerError, LedgerFenced, LedgerUnknown
-from ..scheduler.decisions import Decision, LeaseStored
+from ..scheduler.decisions import Decision, LeaseStored, Noted
 from ..scheduler.models import Lease
 from . import tables
 from .backup import back_up
@@ -143,15 +143,7 @@ class Ledger:
         query = select(journal).where(journal.c.seq > after).order_by(journal.c.seq).limit(limit)
         with self._database.transaction(write=False) as connection:
             rows = connection.execute(query).all()
-        return [
-            JournalRow(
-                seq=row.seq,
-                time=row.time,
-                epoch=row.epoch,
-                decision=read(row.payload, f"ledger {self._database.name}: journal {row.seq}"),
-            )
-            for row in rows
-        ]
+        return [self._row(row) for row in rows]
 
     def leases(
         self, user: str | None = None, live: bool | None = None, limit: int = 100
@@ -170,6 +162,41 @@ class Ledger:
         with self._database.transaction(write=False) as connection:
             found = self._read(connection, query.limit(limit))
         return [decision.lease for decision in found if isinstance(decision, LeaseStored)]
+
+    def granted(
+        self, since: float, until: float, after: tuple[float, str] = (0.0, ""), limit: int = 1000
+    ) -> list[Lease]:
+        """Return up to ``limit`` leases granted from ``since`` to before ``until``, oldest first.
+
+        Live and ended ones. ``after`` is (granted at, id)
+        of the last one of the part before.
+        """
+        columns = tables.leases.c
+        query = (
+            select(columns.payload)
+            .where(columns.granted_at >= since, columns.granted_at < until)
+            .where(
+                or_(
+                    columns.granted_at > after[0],
+                    and_(columns.granted_at == after[0], columns.id > after[1]),
+                )
+            )
+            .order_by(columns.granted_at, columns.id)
+            .limit(limit)
+        )
+        with self._database.transaction(write=False) as connection:
+            found = self._read(connection, query)
+        return [decision.lease for decision in found if isinstance(decision, LeaseStored)]
+
+    def notes(self, before: int | None = None, limit: int = 100) -> list[JournalRow]:
+        """Return up to ``limit`` notes of the journal, newest first; with ``seq < before``."""
+        journal = tables.journal
+        query = select(journal).where(journal.c.kind == Noted.__name__)
+        if before is not None:
+            query = query.where(journal.c.seq < before)
+        with self._database.transaction(write=False) as connection:
+            rows = connection.execute(query.order_by(journal.c.seq.desc()).limit(limit)).all()
+        return [self._row(row) for row in rows]
 
     def prune_journal(self, before: float) -> int:
         """Remove journal rows older than ``before`` (POSIX seconds); return how many.
@@ -232,6 +259,12 @@ class Ledger:
             "what it holds has to be loaded again",
             USER_MESSAGE,
         ) from lost
+
+    def _row(self, row: Any) -> JournalRow:
+        where = f"ledger {self._database.name}: journal {row.seq}"
+        return JournalRow(
+            seq=row.seq, time=row.time, epoch=row.epoch, decision=read(row.payload, where)
+        )
 
     def _read(self, connection: Connection, query: Select[Any]) -> list[Decision]:
         where = f"ledger {self._database.name}: a row"

@@ -52,6 +52,13 @@ EXAMPLES = {
     "api/leases/ID/evict": "api/leases/nobodys/evict",
     "api/leases/ID/keep": "api/leases/nobodys/keep",
     "api/nodes/ID/admin": "api/nodes/nobodys/admin",
+    "api/bookings": "api/bookings",
+    "api/bookings/ID/cancel": "api/bookings/nobodys/cancel",
+    "api/groups": "api/groups",
+    "api/queue/ID/priority": "api/queue/nobodys/priority",
+    "api/usage": "api/usage",
+    "api/usage\\.csv": "api/usage.csv",
+    "api/audit": "api/audit",
     "api/health": "api/health",
     "api/internal/summary": "api/internal/summary",
     "api/internal/warned": "api/internal/warned",
@@ -76,18 +83,25 @@ MEMBER = {
 }
 #: a session changes nothing without the XSRF token, whoever's it is
 OF_AN_ADMIN = {"*": NO, "service token": 400, "token to act": 400}
+#: who may see what everybody does
+OF_A_READER = {
+    "*": NO,
+    "admin": OK,
+    "service token": OK,
+    "token to see": OK,
+    "token to act": OK,
+}
 EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "api/openapi\\.json": {"GET": {"*": OK}},
     **{f"api/{part}": {"GET": MEMBER} for part in ("devices", "nodes", "leases", "queue")},
-    "api/journal": {
-        "GET": {
-            "*": NO,
-            "admin": OK,
-            "service token": OK,
-            "token to see": OK,
-            "token to act": OK,
-        }
-    },
+    "api/journal": {"GET": OF_A_READER},
+    "api/audit": {"GET": OF_A_READER},
+    **{f"api/{part}": {"GET": MEMBER} for part in ("groups", "usage", "usage\\.csv")},
+    # the empty body says nothing of what is booked
+    "api/bookings": {"GET": MEMBER, "POST": OF_AN_ADMIN},
+    # 404: there is no such booking
+    "api/bookings/ID/cancel": {"POST": {**OF_AN_ADMIN, "service token": 404, "token to act": 404}},
+    "api/queue/ID/priority": {"POST": OF_AN_ADMIN},
     # 404: there is no such request or lease of theirs
     "api/explain/ID": {"GET": {**MEMBER, "*": 404}},
     # 404: there is no such request

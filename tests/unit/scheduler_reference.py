@@ -99,7 +99,8 @@ class Reference:
         return False
 
     def priority(self, entry: QueueEntry) -> int:
-        return max((self.fairness.priorities.get(g, 0) for g in entry.groups), default=0)
+        groups = max((self.fairness.priorities.get(g, 0) for g in entry.groups), default=0)
+        return groups + entry.priority
 
     def older(self, entry: QueueEntry, age: float | None) -> bool:
         return age is not None and self.now - entry.submitted_at > age

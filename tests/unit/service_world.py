@@ -33,7 +33,13 @@ from jupyterhub_gpuspawner.errors import (
     LedgerError,
     LedgerFenced,
 )
-from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored, from_json, to_json
+from jupyterhub_gpuspawner.scheduler.decisions import (
+    Decision,
+    LeaseStored,
+    Noted,
+    from_json,
+    to_json,
+)
 from jupyterhub_gpuspawner.scheduler.models import GPURequest, Lease
 from jupyterhub_gpuspawner.service import actor, runtime, waiting
 from jupyterhub_gpuspawner.service.app import add_routes, web_application
@@ -99,6 +105,20 @@ class FakeLedger:
             for seq, decision in enumerate(self.decisions(), start=1)
         ]
         return rows[after : after + limit]
+
+    def granted(
+        self, since: float, until: float, after: tuple[float, str] = (0.0, ""), limit: int = 1000
+    ) -> list[Lease]:
+        leases = sorted(self.leases(limit=10**6), key=lambda lease: (lease.granted_at, lease.id))
+        return [
+            lease
+            for lease in leases
+            if since <= lease.granted_at < until and (lease.granted_at, lease.id) > after
+        ][:limit]
+
+    def notes(self, before: int | None = None, limit: int = 100) -> list[JournalRow]:
+        rows = [row for row in self.journal(limit=10**6) if isinstance(row.decision, Noted)]
+        return [row for row in rows[::-1] if before is None or row.seq < before][:limit]
 
     def close(self) -> None:
         pass

@@ -161,3 +161,80 @@ async def test_a_scheduler_that_does_not_run_or_does_not_know_us_is_one_line(
     code, _, err = await admin.run("status")
     assert (code, err.count("\n")) == (1, 1)
     assert "no answer (Connection refused); is the Hub running?" in err
+
+
+async def test_gpus_are_booked_and_opened_again(world: World, tmp_path: Path, capsys: Said) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        device = (await admin.get("devices"))[0]["id"]
+        when = ("--from", "2090-01-02T10:00", "--for", "2h")
+        words = ("reserve", "add", device, "--group", "lab", "--user", "eve", *when)
+        code, out, _ = await admin.run(*words, "--name", "exam")
+        booking = out.partition(":")[0]
+        assert (code, out) == (
+            0,
+            f"{booking}: booked from 2090-01-02 10:00 to 2090-01-02 12:00 UTC\n",
+        )
+        _, listed, _ = await admin.run("reserve", "list")
+        assert listed.splitlines()[1].split() == [
+            *(booking, "lab,", "eve", "1", "2090-01-02", "10:00", "2090-01-02", "12:00", "exam")
+        ]
+        code, _, err = await admin.run(*words)
+        assert code == 1 and "is booked already (exam)" in err
+        assert (await admin.run("reserve", "remove", booking))[0] == 0
+        assert await admin.get("reserve", "list") == []
+        assert (await admin.run("reserve", "remove", booking))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("reserve", "add", "--node", "n1", "--user", "x"), "say when it ends"),
+        (("reserve", "add", "--to", "2090-01-01", "--for", "1h"), "say when it ends"),
+        (("reserve", "add", "--for", "soon"), "--for"),
+        (("report", "--from", "yesterday"), "'yesterday' is not a time"),
+        (("report", "--csv", "--json"), "not both"),
+        (("priority", "e1", "high"), "not a whole number"),
+        (("audit", "--last", "x"), "want a number"),
+    ],
+)
+async def test_a_wrong_word_of_an_admin_is_one_line(
+    world: World, tmp_path: Path, capsys: Said, words: tuple[str, ...], said: str
+) -> None:
+    world.url = "http://127.0.0.1:1/services/gpus/"
+    code, out, err = await Admin(world, tmp_path / "site", capsys).run(*words)
+    assert (code, out) == (1, "")
+    assert said in err and len(err.splitlines()) == 1
+
+
+async def test_a_report_is_a_table_for_people_and_for_spreadsheets(
+    world: World, tmp_path: Path, capsys: Said
+) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        await world.run("alice", 2)
+        world.clock.now += 1800
+        _, out, _ = await admin.run("report")
+        assert out.splitlines()[1].split()[2:] == ["alice", "1", "1.00", "0.00", "0.00", "1.00"]
+        (row,) = await admin.get("report", "--by", "all", "--period", "month")
+        assert (row["who"], row["reserved_hours"]) == ("", 1.0)
+        _, table, _ = await admin.run("report", "--csv")
+        head, line = table.splitlines()
+        assert head.split(",")[:2] == ["who", "starts_at"]
+        assert line.split(",")[0] == "alice"
+        assert (await admin.get("groups")) == []
+
+
+async def test_a_request_gets_priority_and_the_log_says_by_whom(
+    world: World, tmp_path: Path, capsys: Said
+) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        await world.run("alice", 3)
+        async with world.ask("bob") as bob:
+            entry = (await bob.line())["entry"]
+            assert (await admin.run("priority", entry, "5"))[:2] == (0, f"{entry}: priority 5\n")
+            assert (await admin.get("queue"))[0]["priority"] == 5
+        _, out, _ = await admin.run("audit", "--last", "1")
+        assert out.splitlines()[1].endswith("bob   priority 5 given by service token")
+        assert len(await admin.get("audit")) >= 1

@@ -249,6 +249,26 @@ def test_a_higher_priority_is_served_first(by_usage):
     assert world.granted(exam)
 
 
+@pytest.mark.parametrize("by_usage", [True, False])
+def test_a_request_to_which_an_admin_gave_priority_is_served_first(by_usage):
+    world = world_with("g1", by_usage=by_usage, priorities={"guests": -5})
+    world.run("ann")
+    world.ask("bob")
+    world.ask("cy")
+    gus = world.ask("gus", groups=("guests",))
+    world.do(events.PriorityGiven(entry_id=gus, priority=4))
+    assert line(world) == ["bob", "cy", "gus"], "it counts from where the groups put it"
+    world.do(events.PriorityGiven(entry_id=gus, priority=6))
+    world.do(events.PriorityGiven(entry_id=gus, priority=6))
+    assert line(world) == ["gus", "bob", "cy"]
+    assert world.ask("gus", groups=("guests",)) == gus, "who asks again keeps it"
+    assert line(world) == ["gus", "bob", "cy"]
+    world.end("e1")
+    assert world.granted(gus)
+    decided = world.do(events.PriorityGiven(entry_id=gus, priority=9))
+    assert decided == [], "it waits no more"
+
+
 # -- age -------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler import events
+from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
 from jupyterhub_gpuspawner.scheduler.idle_facts import FRESH
 from jupyterhub_gpuspawner.scheduler.models import LeaseState, NodeState, Reason, Settings, Target
 from jupyterhub_gpuspawner.scheduler.policy import HOUR, Idle
@@ -219,3 +220,42 @@ def test_the_warning_of_a_server_past_its_length_is_another_one() -> None:
     assert world.lease(ann).warned and not world.lease(ann).idle
     looks(world, WARNING, ann)
     assert world.lease(ann).reason is Reason.RECLAIMED
+
+
+def test_what_gpus_compute_is_on_record_with_the_lease_when_it_ends() -> None:
+    world = site("g1", "g2")
+    ann = world.run("ann", 2)
+    looks(world, LOOK)  # from here on it is known
+    looks(world, 2 * LOOK, working={"g1": True, "g2": False})
+    looks(world, LOOK, working={"g1": True})  # nobody knows of the other
+    assert world.lease(ann).watched == 0, "not each look is worth a line in the journal"
+    last = world.lease(ann)
+    world.end(ann)
+    (released,) = [
+        d.lease
+        for d in world.journal
+        if isinstance(d, LeaseStored) and d.lease.id == ann and not d.lease.live
+    ]
+    assert (released.watched, released.computed) == (6 * LOOK - LOOK, 3 * LOOK)
+    assert released.claims == last.claims
+
+
+def test_what_gpus_compute_is_on_record_every_hour() -> None:
+    world = site("g1", timeout=None)
+    ann = world.run("ann")
+    looks(world, 1.5 * HOUR, working={"g1": True})
+    lease = world.lease(ann)
+    assert HOUR <= lease.watched == lease.computed < 1.5 * HOUR
+
+
+def test_a_gap_in_the_looks_is_not_counted() -> None:
+    world = site("g1")
+    ann = world.run("ann")
+    looks(world, LOOK, working={"g1": True})
+    world.now += FRESH + LOOK
+    looks(world, LOOK, working={"g1": True})
+    world.end(ann)
+    (released,) = [
+        d.lease for d in world.journal if isinstance(d, LeaseStored) and not d.lease.live
+    ]
+    assert released.watched == 0

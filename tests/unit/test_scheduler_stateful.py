@@ -260,6 +260,12 @@ class Installation(RuleBasedStateMachine):
         for entry in [entry for entry in entries if entry.key == key(user)][:1]:
             self.submit(user, entry.request, "1")
 
+    @rule(data=st.data(), priority=st.integers(-1, 2))
+    def give_priority(self, data: st.DataObject, priority: int) -> None:
+        ids = sorted(self.state.tables.entries) or ["nothing"]
+        entry_id = data.draw(st.sampled_from(ids))
+        self.do(events.PriorityGiven(entry_id=entry_id, priority=priority))
+
     @rule(data=st.data(), cancel=st.booleans())
     def leave(self, data: st.DataObject, cancel: bool) -> None:
         ids = sorted(self.state.tables.entries) or ["nothing"]

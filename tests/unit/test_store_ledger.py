@@ -188,6 +188,26 @@ def test_the_history_of_leases_is_asked_by_user_and_state(ledger: Ledger) -> Non
     assert ledger.leases(user="nobody") == []
 
 
+def test_leases_are_read_by_when_they_were_granted_in_parts(ledger: Ledger) -> None:
+    leases = [lease(f"lease-{n}", user=f"user-{n}") for n in range(5)]
+    dated = [replace(one, granted_at=float(10 + n // 2)) for n, one in enumerate(leases)]
+    ledger.commit([LeaseStored(lease=one) for one in dated[::-1]], now=5.0)
+    first = ledger.granted(10.0, 12.0, limit=3)
+    assert [one.id for one in first] == ["lease-0", "lease-1", "lease-2"]
+    after = (first[-1].granted_at, first[-1].id)
+    assert [one.id for one in ledger.granted(10.0, 12.0, after, 3)] == ["lease-3"]
+    assert ledger.granted(11.0, 11.0) == []
+
+
+def test_notes_are_read_from_the_newest_one_back(ledger: Ledger) -> None:
+    notes = [Noted(kind="admin", text=f"act {n}") for n in range(3)]
+    for note in notes:
+        ledger.commit([note, *one_of_each()[:1]], now=5.0)
+    rows = ledger.notes(limit=2)
+    assert [row.decision for row in rows] == notes[:0:-1]
+    assert [row.decision for row in ledger.notes(rows[-1].seq)] == notes[:1]
+
+
 def test_a_pruned_journal_is_shorter_and_says_the_same(ledger: Ledger) -> None:
     moving = lease("a", "GPU-1")
     for moment in range(10):
