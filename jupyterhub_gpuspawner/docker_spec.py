@@ -82,9 +82,14 @@ def identity_of(spawner: Any, granted: Granted) -> Identity:
         user=spawner.user.name,
         server=spawner.name,
         devices=tuple(device.id for device in granted.devices),
-        owner=volumes.owner_id(
-            user_id=spawner.user.id, created=spawner.user.created, hub=spawner.hub_name
-        ),
+        owner=owner_of(spawner),
+    )
+
+
+def owner_of(spawner: Any) -> str:
+    """Id of the person behind a spawner's user."""
+    return volumes.owner_id(
+        user_id=spawner.user.id, created=spawner.user.created, hub=spawner.hub_name
     )
 
 

@@ -12,12 +12,12 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from traitlets import Bool, TraitError, default, validate
+from traitlets import TraitError, default, validate
 
-from .client import Granted
+from .client import Ask, Granted
 from .docker_spec import limits_of
 from .dockerspawner import GPUDockerSpawner
-from .engine import services
+from .engine import service_spec, services
 from .engine.service_spec import ServiceSpec
 from .engine.service_watch import SwarmWatch
 from .engine.services import Progress
@@ -28,10 +28,13 @@ from .errors import (
     GPUSpawnerError,
     ImageMissing,
     MountMissing,
+    RefusedError,
     ServerDied,
 )
 from .profiles import ResolvedProfile
-from .swarm_spec import build_spec
+from .scheduler.models import Reason
+from .swarm_spec import build_spec, mounts_of, node_of_volumes
+from .swarm_traits import SwarmTraits
 
 #: seconds between two looks at a task that starts
 LOOK_PAUSE = 0.1
@@ -47,7 +50,7 @@ SERVER_COMMAND = "jupyterhub-singleuser"
 _watches: dict[tuple[int, str], SwarmWatch] = {}
 
 
-class GPUSwarmSpawner(GPUDockerSpawner):
+class GPUSwarmSpawner(SwarmTraits, GPUDockerSpawner):
     """Start each server as a Swarm service with exactly the GPUs that were leased to it.
 
     Takes the options of ``GPUDockerSpawner`` too, but those that a service has nothing for
@@ -55,21 +58,6 @@ class GPUSwarmSpawner(GPUDockerSpawner):
     """
 
     verbs = services
-
-    home_per_node = Bool(
-        False,
-        config=True,
-        help="""
-        Whether a user may have another home on each node.
-
-        A volume of the driver ``local`` without options exists on one node: a user whose next
-        server is on another node finds an empty home there. True says that this is wanted.
-        False (the default): such a configuration is refused; set ``home_options`` or
-        ``home_driver`` to one that all nodes share, or ``home_path`` to nothing.
-
-        .. versionadded:: 0.2
-        """,
-    )
 
     @validate("delete_homes")
     def _homes_stay(self, proposal: Any) -> bool:
@@ -109,18 +97,26 @@ class GPUSwarmSpawner(GPUDockerSpawner):
                     f"{type(self).__name__}.{name}: a Swarm service has nothing like it; remove it",
                     "This Hub is not set up right. Please tell an administrator.",
                 )
-        if self.home_path and not (self.home_per_node or self._homes_are_shared):
-            raise ConfigError(
-                f"{type(self).__name__}: homes of the driver 'local' without home_options exist "
-                "on one node only. Set home_options or home_driver, or home_per_node=True, or "
-                "home_path=''",
-                "Your home would be on one machine only, and this Hub is not set up for that. "
-                "Please tell an administrator.",
-            )
+        self.only_node = await node_of_volumes(self)
+        if self.only_node is not None:
+            self.say(5, f"Your files are on {self.only_node}: your server has to start there")
+            if resolved.node not in (None, self.only_node):
+                raise RefusedError(
+                    f"{self._log_name}: profile {resolved.slug} is for {resolved.node}, the "
+                    f"volumes are on {self.only_node}",
+                    f"Your files are on {self.only_node}, and this choice is for {resolved.node}.",
+                    reason=Reason.NODE_OTHER.value,
+                )
 
-    @property
-    def _homes_are_shared(self) -> bool:
-        return self.home_driver != "local" or bool(self.home_options)
+    #: name of the only node that has the volumes of this start; None = any node will do
+    only_node: str | None = None
+
+    def ask_for(self, resolved: ResolvedProfile) -> Ask:
+        """What the scheduler is asked for: also the node that has the volumes."""
+        ask = super().ask_for(resolved)
+        if self.only_node is None:
+            return ask
+        return replace(ask, request=replace(ask.request, node=self.only_node))
 
     async def get_command(self) -> list[str]:
         """The server's command line; empty = the image's own."""
@@ -153,7 +149,7 @@ class GPUSwarmSpawner(GPUDockerSpawner):
         first = self.granted()
         assert self._resolved is not None
         ask = self.ask_for(self._resolved)
-        if ask.request.node is not None:
+        if ask.request.node is not None or self._tied:
             return False  # no other will do
         self.log.warning("%s: not on %s: %s", self._log_name, first.node, error)
         self.say(35, f"{first.node} lacks what your server needs; another machine is tried")
@@ -167,6 +163,12 @@ class GPUSwarmSpawner(GPUDockerSpawner):
                 self._give_back()
             raise
         return self._granted is not first
+
+    @property
+    def _tied(self) -> bool:
+        """Whether the first start has put volumes on its node for good."""
+        mounts = mounts_of(self, self._ledger_id)
+        return self.local_volumes == "tie" and bool(service_spec.node_bound(mounts))
 
     async def await_started(self, container_id: str) -> None:
         """Return when the task runs, with exactly the leased devices.

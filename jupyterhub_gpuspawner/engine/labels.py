@@ -27,6 +27,9 @@ DEVICES = PREFIX + "devices"
 OWNER = PREFIX + "owner"
 #: id of the lease whose server a companion stands beside. Not LEASE: it holds nothing of it
 COMPANION_OF = PREFIX + "companion-of"
+#: a volume that exists on one node of a Swarm, and the name of that node
+VOLUME = PREFIX + "volume"
+NODE = PREFIX + "node"
 #: one of :class:`Kind`
 KIND = PREFIX + "kind"
 #: what people read in ``docker ps --format``
@@ -47,6 +50,8 @@ class Kind(Text):
     NETWORK = "network"
     #: the volume that says which ledger owns the engine
     OWNER = "owner"
+    #: the config of a Swarm that says on which node a volume is
+    WHEREABOUTS = "whereabouts"
     #: an admin's: a container that sees GPUs and only watches them, such as dcgm-exporter
     OBSERVER = "observer"
 
@@ -121,6 +126,17 @@ def network_labels(*, ledger: str, user: str, owner: str) -> dict[str, str]:
 def owner_labels(ledger: str) -> dict[str, str]:
     """Return the labels of what claims an engine (a volume) or a Swarm (a config) for a ledger."""
     return {KIND: Kind.OWNER.value, LEDGER: ledger, NAME: f"owned by ledger {ledger}"}
+
+
+def whereabouts_labels(*, ledger: str, volume: str, node: str) -> dict[str, str]:
+    """Return the labels of what says on which node of a Swarm a volume is."""
+    return {
+        KIND: Kind.WHEREABOUTS.value,
+        LEDGER: ledger,
+        VOLUME: volume,
+        NODE: node,
+        NAME: f"volume {volume} is on {node}",
+    }
 
 
 def ledger_of(found: Mapping[str, str] | None) -> str | None:

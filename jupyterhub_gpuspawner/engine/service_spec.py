@@ -152,6 +152,17 @@ def volume(
     return {"Type": "volume", "Source": name, "Target": target, "VolumeOptions": how}
 
 
+def node_bound(mounts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the volumes among ``mounts`` that exist on one node only, sorted."""
+    found = set()
+    for mount in mounts:
+        how = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
+        local = how.get("Name") in (None, "", "local") and not how.get("Options")
+        if mount.get("Type") == "volume" and mount.get("Source") and local:
+            found.add(str(mount["Source"]))
+    return tuple(sorted(found))
+
+
 def bind_or_volume(source: str, target: str, mode: str) -> dict[str, Any]:
     """A mount from DockerSpawner's ``volumes``: a path is bound, a name is a volume."""
     if not source.startswith("/"):
@@ -190,6 +201,7 @@ __all__ = [
     "container_spec",
     "device_mounts",
     "isolation",
+    "node_bound",
     "shm",
     "task_template",
     "ulimits",

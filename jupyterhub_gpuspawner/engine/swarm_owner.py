@@ -56,12 +56,17 @@ def claim_swarm(client: docker.DockerClient, ledger_id: str) -> dict[str, Any]:
 
 def swarm_owner(client: docker.DockerClient) -> str | None:
     """Return the id of the ledger that owns the Swarm; None = nobody, or no ledger of ours."""
+    config = read_config(client, OWNER_CONFIG)
+    return labels.ledger_of((config.get("Spec") or {}).get("Labels")) if config else None
+
+
+def read_config(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
+    """A config of the Swarm by name; None = the manager itself says that there is none."""
     try:
-        config = cast("dict[str, Any]", client.api.inspect_config(OWNER_CONFIG))
+        return cast("dict[str, Any]", client.api.inspect_config(name))
     except docker.errors.NotFound as error:
         words = explain(error).lower()
         if "config" not in words or "not found" not in words:
             # a proxy's or a router's 404 says nothing about the config
-            raise EngineUnknown(f"config {OWNER_CONFIG}: 404 with {explain(error)!r}") from error
+            raise EngineUnknown(f"config {name}: 404 with {explain(error)!r}") from error
         return None
-    return labels.ledger_of((config.get("Spec") or {}).get("Labels"))

@@ -33,7 +33,22 @@ CONFIG = """
 c.JupyterHub.spawner_class = "jupyterhub_gpuspawner.swarmspawner.GPUSwarmSpawner"
 c.GPUScheduler.url = "http://{address}:" + os.environ["GPUS_SERVICE_PORT"]
 del c.GPUScheduler.discovery, c.GPUScheduler.simulate
-c.GPUSwarmSpawner.home_per_node = True
+c.GPUSwarmSpawner.local_volumes = "each"
+def by_name(spawner):
+    if spawner.user.name.startswith("tied"):
+        spawner.local_volumes = "tie"
+    if spawner.user.name.startswith("mounts"):
+        spawner.secrets = {{"gpus-test-secret": "key"}}
+        spawner.configs = {{"gpus-test-config": "/etc/greeting"}}
+        tmpfs = {{"Name": "local", "Options": {{"type": "tmpfs", "device": "x", "o": "size=8m"}}}}
+        spawner.mounts = [
+            {{"type": "tmpfs", "source": "", "target": "/scratch", "tmpfs_size": 4 * 2**20}},
+            {{
+                "type": "volume", "source": "fast-{{username}}", "target": "/fast",
+                "driver_config": tmpfs,
+            }},
+        ]
+c.Spawner.pre_spawn_hook = by_name
 c.GPUDockerSpawner.mem_limit = "64M"
 c.GPUDockerSpawner.cpu_limit = 0.25
 c.GPUDockerSpawner.stop_grace = 2

@@ -97,6 +97,48 @@ def test_a_home_outlives_its_server(hub, somebody, auditor):
     assert "mine" in hub.facts(alice)["home"]
 
 
+def test_a_home_of_one_node_ties_its_user_to_that_node(hub, somebody, manager, swarm, auditor):
+    alice, tied = somebody("alice"), somebody("tied")
+    start(alice, "gpu2")
+    start(tied, "gpu")
+    node = hub.node_of(tied)
+    with swarm.client(node) as client:
+        client.containers.get(hub.container_of(tied).id).exec_run("touch /home/jovyan/mine")
+    assert hub.node_of(alice).node < node.node  # where it would start, were it free to
+    alice.stop()
+    tied.stop()
+    wait_for("free GPUs", 10, lambda: not hub.busy())
+    availability(manager, node, "pause")
+    try:
+        wait_for("pause", 30, lambda: hub.nodes()[node.node]["reason"] == "node_cordoned")
+        _, events = line_up(tied, "gpu")
+    finally:
+        availability(manager, node, "active")
+    said = list(events)
+    assert said[-1].get("ready"), said
+    assert hub.node_of(tied).node == node.node
+    assert "mine" in hub.facts(tied)["home"]
+    where = manager.configs.list(filters={"label": labels.VOLUME})
+    assert {one.attrs["Spec"]["Labels"][labels.NODE] for one in where} == {node.node}
+
+
+def test_secrets_configs_and_mounts_of_any_kind_are_in_the_server(hub, somebody, manager, auditor):
+    user = somebody("mounts")
+    secret = manager.secrets.create(name="gpus-test-secret", data=b"sesame")
+    manager.configs.create(name="gpus-test-config", data=b" welcome\n")
+    try:
+        start(user, "cpu")
+        with hub.swarm.client(hub.node_of(user)) as client:
+            container = client.containers.get(hub.container_of(user).id)
+            read = "cat /run/secrets/key /etc/greeting; df -B1 --output=size /scratch /fast"
+            code, text = container.exec_run(["sh", "-c", read])
+    finally:
+        user.stop()
+        secret.remove()
+    assert code == 0, text
+    assert text.decode().split() == ["sesame", "welcome", "1B-blocks", str(4 * MIB), str(8 * MIB)]
+
+
 def test_a_stop_frees_the_gpus_once_the_node_has_no_process_any_more(hub, somebody, auditor):
     alice = somebody("alice")
     start(alice, "gpu2")

@@ -51,6 +51,7 @@ class Manager:
         self.nodes_by_id = {one["ID"]: one for one in nodes}
         self.services_by_id: dict[str, dict[str, Any]] = {}
         self.tasks_by_id: dict[str, dict[str, Any]] = {}
+        self.configs_by_name: dict[str, dict[str, Any]] = {}
         self.api = self
         self._ids = itertools.count(1)
         self._index = itertools.count(100)
@@ -114,6 +115,22 @@ class Manager:
 
     def tasks(self) -> list[dict[str, Any]]:
         return copy.deepcopy(list(self.tasks_by_id.values()))
+
+    def create_config(self, name: str, data: bytes, labels: Any = None) -> dict[str, str]:
+        if name in self.configs_by_name:
+            words = f"config {name} already exists"
+            raise docker.errors.APIError("409", answered(409), words)
+        spec = {"Name": name, "Labels": dict(labels or {})}
+        self.configs_by_name[name] = {"ID": f"c-{name}", "Spec": spec}
+        return {"ID": f"c-{name}"}
+
+    def inspect_config(self, name: str) -> dict[str, Any]:
+        if name not in self.configs_by_name:
+            raise docker.errors.NotFound("404", answered(404), f"config {name} not found")
+        return copy.deepcopy(self.configs_by_name[name])
+
+    def configs(self) -> list[dict[str, Any]]:
+        return copy.deepcopy(list(self.configs_by_name.values()))
 
     def nodes(self) -> list[dict[str, Any]]:
         return copy.deepcopy(list(self.nodes_by_id.values()))

@@ -30,6 +30,7 @@ from jupyterhub_gpuspawner.scheduler_link import SchedulerLink
 from jupyterhub_gpuspawner.service.options import GPUScheduler
 from jupyterhub_gpuspawner.spawner import GPUSpawnerMixin
 from jupyterhub_gpuspawner.storage_traits import StorageTraits
+from jupyterhub_gpuspawner.swarm_traits import SwarmTraits
 from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 from jupyterhub_gpuspawner.user_network import UserNetworkTraits
 from tests.unit.scheduler_world import GIB, World, gpu
@@ -122,7 +123,7 @@ def test_every_option_of_ours_is_documented_and_every_documented_one_exists() ->
     )
     for cls in parts:
         ours |= {f"GPUDockerSpawner.{name}" for name in cls.class_own_traits(config=True)}
-    swarms = GPUSwarmSpawner.class_own_traits(config=True)
+    swarms = SwarmTraits.class_own_traits(config=True)
     ours |= {f"GPUSwarmSpawner.{name}" for name in swarms}
     inherited = {f"GPUDockerSpawner.{n}" for n in ("mem_limit", "cpu_limit")}
     assert documented == ours - inherited

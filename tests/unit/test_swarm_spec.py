@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jupyterhub_gpuspawner import swarmspawner
@@ -14,6 +16,7 @@ from jupyterhub_gpuspawner.errors import (
     EngineError,
     ImageMissing,
     MountMissing,
+    RefusedError,
     ServerDied,
 )
 from jupyterhub_gpuspawner.scheduler.models import Device, Injection
@@ -39,7 +42,7 @@ def granted(*devices: Device, injection: Injection = Injection.BIND) -> Granted:
 
 @pytest.fixture
 def spawner():
-    return make(home_per_node=True)
+    return make(local_volumes="each")
 
 
 def make(**options):
@@ -132,7 +135,7 @@ def resolved(spawner):
 @pytest.mark.parametrize(
     "options,what",
     [
-        ({}, "exist on one node only"),
+        ({}, "would exist on one node only"),
         ({"home_path": "", "extra_host_config": {"privileged": True}}, "extra_host_config"),
         ({"home_path": "", "links": {"a": "b"}}, "links"),
     ],
@@ -148,6 +151,44 @@ async def test_homes_that_are_shared_or_not_wanted_are_fine(options):
     spawner = make(**options)
     await spawner.prepare(resolved(spawner))
     assert spawner.kernel_limits is not None
+
+
+async def test_the_first_start_decides_on_which_node_a_volume_of_one_node_is():
+    spawner = make(local_volumes="tie")
+    await spawner.prepare(resolved(spawner))
+    assert spawner.ask_for(spawner._resolve()).request.node is None
+    spec, _ = await built(spawner, granted())
+    assert (await built(spawner, granted()))[0] == spec
+    await spawner.prepare(resolved(spawner))
+    assert spawner.ask_for(spawner._resolve()).request.node == "node2"
+    assert "Your files are on node2" in spawner._progress._lines[-1]["message"]
+    late = Granted(lease="l2", node="node1", ledger=LEDGER, devices=(), injection=Injection.BIND)
+    with pytest.raises(EngineError, match="is on node2, the lease on node1"):
+        await spawner.build_spec(late)
+
+
+async def test_the_admins_word_about_a_volume_counts_and_a_choice_against_it_is_refused():
+    spawner = make(home_path="", volumes={"data": "/data"}, volume_nodes={"data": "node2"})
+    await spawner.prepare(resolved(spawner))
+    assert spawner.only_node == "node2"
+    with pytest.raises(RefusedError) as refusal:
+        await spawner.prepare(replace(resolved(spawner), node="node1"))
+    assert "Your files are on node2" in refusal.value.user_message
+    apart = {"volumes": {"a": "/a", "b": "/b"}, "volume_nodes": {"a": "node1", "b": "node2"}}
+    spawner = make(home_path="", **apart)
+    with pytest.raises(ConfigError, match="a on node1, b on node2"):
+        await spawner.prepare(resolved(spawner))
+
+
+async def test_a_config_that_the_swarm_does_not_have_is_named(spawner):
+    spawner.configs = {"there": "/etc/there"}
+    spawner.world.api.create_config("there", b"x")
+    _, container = await built(spawner, granted())
+    (config,) = container["Configs"]
+    assert (config["ConfigID"], config["File"]["Name"]) == ("c-there", "/etc/there")
+    spawner.configs = {"gone": "/etc/gone"}
+    with pytest.raises(ConfigError, match="none called gone"):
+        await built(spawner, granted())
 
 
 def test_a_mount_of_the_configuration_is_a_bind_or_a_volume():
