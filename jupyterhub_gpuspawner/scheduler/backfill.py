@@ -9,8 +9,9 @@ they use another node, or end by that time, or take only what the first one leav
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import inf
 
 from . import bookings, filters
@@ -44,10 +45,11 @@ class Reservation:
 class _Known:
     """What is known of one shape: when each node could serve it."""
 
+    #: number of the last change that was looked at
+    seen: int
     by_node: dict[str, float] = field(default_factory=dict)
     #: (when, node), sorted
     order: list[tuple[float, str]] = field(default_factory=list)
-    stale: set[str] = field(default_factory=set)
     #: what follows from the first in the order
     reservation: Reservation | None = None
 
@@ -72,11 +74,19 @@ class Backfill:
         self._tables = tables
         self._capacity = capacity
         self._known: dict[Want, _Known] = {}
+        #: node -> number of its last change, the latest one last
+        self._changes: dict[str, int] = {}
+        self._number = 0
+        #: node -> device -> what :meth:`_ready` found since the node's last change
+        self._ready_at: dict[str, dict[str, float]] = {}
 
-    def changed(self, nodes: Iterable[str]) -> None:
+    def changed(self, nodes: Collection[str]) -> None:
         """Something on these nodes is not what it was."""
-        for known in self._known.values():
-            known.stale.update(nodes)
+        self._number += 1
+        for name in nodes:
+            self._changes.pop(name, None)
+            self._ready_at.pop(name, None)
+            self._changes[name] = self._number
 
     def forget(self, want: Want) -> None:
         """Other devices are booked for others than before."""
@@ -88,15 +98,19 @@ class Backfill:
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 del self._known[next(iter(self._known))]
-            known = self._known[want] = _Known(stale=set(self._capacity.rooms))
-        if known.stale:
-            self._renew(want, known)
+            known = self._known[want] = _Known(seen=self._number)
+            self._renew(want, known, self._capacity.rooms)
+        elif known.seen != self._number:
+            latest = reversed(self._changes)
+            stale = {*takewhile(lambda name: self._changes[name] > known.seen, latest)}
+            known.seen = self._number
+            self._renew(want, known, stale)
         return known.reservation
 
-    def _renew(self, want: Want, known: _Known) -> None:
+    def _renew(self, want: Want, known: _Known, stale: Collection[str]) -> None:
         """Look again at the nodes where something has changed."""
         first = known.order[0] if known.order else None
-        for name in known.stale:
+        for name in stale:
             before = known.by_node.pop(name, None)
             if before is not None:
                 del known.order[bisect_left(known.order, (before, name))]
@@ -108,10 +122,9 @@ class Backfill:
         now_first = known.order[0] if known.order else None
         if now_first is None:
             known.reservation = None
-        elif now_first != first or now_first[1] in known.stale:
+        elif now_first != first or now_first[1] in stale:
             at, name = now_first
             known.reservation = self._reservation(want, self._capacity.rooms[name], at)
-        known.stale.clear()
 
     def _when(self, want: Want, room: Room) -> float:
         """When enough devices, memory and processors of the node are free."""
@@ -172,14 +185,22 @@ class Backfill:
 
     def _ready(self, device_id: str) -> float:
         """When a device that is not free will be. 0 = as soon as its memory is seen empty."""
-        tables = self._tables
-        device = tables.devices[device_id]
-        ends = [end_of(tables.leases[id]) for id in tables.claims.get(device_id, {}).values()]
+        device = self._tables.devices[device_id]
+        known = self._ready_at.setdefault(device.node, {})
+        if device_id not in known:
+            known[device_id] = self._last_end(device)
+        return known[device_id]
+
+    def _last_end(self, device: Device) -> float:
+        """When all who hold the device, or the same hardware, will have ended; 0 = now."""
+        tables, leases = self._tables, self._tables.leases
+        holders = tables.claims.get(device.id, {})
+        ends = [end_of(leases[id]) for id in holders.values()]
         if device.mode is Mode.SLOTS:
             # the first slot that comes free is enough; there may be one
             ends = [min(ends)] if len(ends) == device.atoms else []
-        for relative in tables.relatives(device_id):
-            ends += [end_of(tables.leases[id]) for id in tables.claims.get(relative, {}).values()]
+        for relative in tables.relatives(device.id):
+            ends += [end_of(leases[id]) for id in tables.claims.get(relative, {}).values()]
         return max(ends) if ends else 0.0
 
     # -- passing -----------------------------------------------------------------------------

@@ -149,6 +149,7 @@ class Capacity:
             return
         pools = self._settings.pools
         room.pools = frozenset(p for p in pools if filters.in_pool(name, p, self._settings))
+        room.all_free = sum(len(shelf.free) for shelf in room.shelves.values())
         room.closed = filters.node_open(node, name in self._ready)
         budget = filters.memory_budget(node, self._settings)
         room.memory = budget - self._tables.memory_granted(name)
@@ -211,8 +212,11 @@ class Capacity:
             booked = self._find_booked(want, allowed)
             if booked is not None:
                 return booked
+        placement = self._settings.placement
         for kind in want.kinds or (self._nothing,):
-            placement = self._settings.placement
+            if kind.top < want.count:
+                # no node has as many free
+                continue
             if placement.spread and (want.pool in placement.spread or "*" in placement.spread):
                 rooms = spread(self._having(want, kind), want, kind)
                 found = _first(rooms, allowed)

@@ -10,7 +10,7 @@ processors, and takes the line as it is now: somebody who comes later and passes
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class _Stays:
         self.recent.append(part)
         insort(self.ordered, part)
         if len(self.recent) > _REMEMBERED:
-            self.ordered.remove(self.recent.popleft())
+            del self.ordered[bisect_left(self.ordered, self.recent.popleft())]
 
 
 class Learnt:

@@ -84,11 +84,14 @@ class Group:
 
     def __init__(self, share: Share, parent: Group | None) -> None:
         self.name = share.name
-        self.parent = parent
         self.weight = share.weight
         self.quota = share.quota
         self.cap = share.cap
         self.children: list[Group] = []
+        #: the group and all that it is part of, up to the whole
+        self.path: tuple[Group, ...] = (self, *parent.path) if parent is not None else (self,)
+        #: those of them that may hold so many GPUs, and no more
+        self.capped = tuple((group, group.cap) for group in self.path if group.cap is not None)
         self.position = 0
         #: weighted GPU seconds of all in it
         self.used = 0.0
@@ -104,16 +107,9 @@ class Group:
         child.position = len(self.children)
         self.children.append(child)
 
-    def path(self) -> Iterator[Group]:
-        """The group and all that it is part of, up to the whole."""
-        group: Group | None = self
-        while group is not None:
-            yield group
-            group = group.parent
-
     def count(self, bit: int, sign: int) -> None:
         """A user of the group has begun, or ceased, to wait for a shape."""
-        for group in self.path():
+        for group in self.path:
             number = group._bits.get(bit, 0) + sign
             if number:
                 group._bits[bit] = number
@@ -178,6 +174,8 @@ class Usage:
         self.fairness = fairness
         self._origin: float | None = None
         self._leaves: dict[str, Group] = {}
+        #: the same by all Hub groups of a user, as far as anybody has asked
+        self._leaf_of: dict[tuple[str, ...], Group] = {}
         self._accounts: dict[tuple[str, str, str], Account] = {}
         #: weighted GPU seconds by (hub, user, groups), from which another tree can be made
         self._raw: dict[tuple[str, str, tuple[str, ...]], float] = {}
@@ -208,11 +206,12 @@ class Usage:
 
     def leaf(self, groups: tuple[str, ...]) -> Group:
         """Where a user of these Hub groups belongs: the first share that is his."""
-        mine = set(groups)
-        for share in self.fairness.shares:
-            if share.name in mine:
-                return self._leaves[share.name]
-        return self._leaves[""]
+        leaf = self._leaf_of.get(groups)
+        if leaf is None:
+            mine = set(groups)
+            names = (share.name for share in self.fairness.shares if share.name in mine)
+            leaf = self._leaf_of[groups] = self._leaves[next(names, "")]
+        return leaf
 
     def account(self, hub: str, user: str, groups: tuple[str, ...]) -> Account:
         """The user's account; made when there is none."""
@@ -242,7 +241,7 @@ class Usage:
         self._raw[who] = self._raw.get(who, 0.0) + amount
         account.used += amount
         account.file()
-        for group in account.group.path():
+        for group in account.group.path:
             group.used += amount
             group.held += held
 

@@ -97,7 +97,7 @@ class Queue:
             bit = place.shape.bit
             if self._limited(place, now) is not None:
                 continue
-            want = self.capacity.renewed(place.shape.want)
+            want = place.shape.want
             room = self._room(want, None, kept, now) if bit & fits else None
             if room is not None and self._there(place):
                 return self._grant(place, room, want)
@@ -114,8 +114,7 @@ class Queue:
             if self._limited(place, now) is not None:
                 continue
             assert place.shape is not None
-            bit = place.shape.bit
-            want = self.capacity.renewed(place.shape.want)
+            bit, want = place.shape.bit, place.shape.want
             if bit & fits:
                 room = None if want in refused else self._room(want, head, kept, now)
                 if room is None:
@@ -180,8 +179,8 @@ class Queue:
     def _fitting(self) -> int:
         """Mask of the shapes that some node has room for now, whoever has to be first."""
         mask, fits = 0, self._fits
-        for shape in self.line.shapes.of.values():
-            want = shape.want
+        # from here on all of them know the kinds that there are
+        for (want, _), shape in self.line.shapes.of.items():
             if want not in fits:
                 fits[want] = self.capacity.find(self.capacity.renewed(want))
             if fits[want] is not None:
@@ -194,18 +193,20 @@ class Queue:
 
     def _full(self, account: Account) -> bool:
         limit = quota.user_limit(self._core.settings.limits, account.key[1])
-        return limit is not None and self._core.tables.held_by(*account.key) >= limit
+        return limit is not None and self._core.tables.held_by(account.key) >= limit
 
     def _limited(self, place: Place, now: float) -> Reason | None:
-        limits, count = self._core.settings.limits, place.entry.request.count
-        if count and quota.above_share(place.account.group, count):
+        entry, core = place.entry, self._core
+        count = entry.request.count
+        if not count:
+            return None
+        if quota.above_share(place.account.group, count):
             return Reason.GROUP_LIMIT
-        own = quota.not_now(limits, place.entry, self._core.tables)
-        if own is not None or not count or not self._core.spent.active:
+        own = quota.not_now(core.settings.limits, entry, core.tables)
+        if own is not None or not core.spent.active:
             return own
-        entry = place.entry
-        price = self._core.usage.price(entry)
-        return self._core.spent.not_now(entry.key, entry.groups, price, now)
+        price = core.usage.price(entry)
+        return core.spent.not_now(entry.key, entry.groups, price, now)
 
     def _grant(self, place: Place, room: Room, want: Want) -> Grant:
         entry, wished = place.entry, self.line.shapes.wished

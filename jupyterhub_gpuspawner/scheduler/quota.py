@@ -28,8 +28,8 @@ def above_share(group: Group, count: int, anyway: bool = False) -> bool:
 
     ``anyway``: even if it held nothing.
     """
-    for part in group.path():
-        if part.cap is not None and count + (0 if anyway else part.held) > part.cap:
+    for part, cap in group.capped:  # noqa: SIM110 - a generator takes twice as long
+        if count + (0 if anyway else part.held) > cap:
             return True
     return False
 
@@ -42,7 +42,7 @@ def not_now(limits: Limits, entry: QueueEntry, tables: Tables) -> Reason | None:
     own = user_limit(limits, entry.key.user)
     if own is not None and tables.held_by_user(entry.key) + count > own:
         return Reason.USER_LIMIT
-    for group in entry.groups:
+    for group in entry.groups if limits.groups else ():
         cap = limits.groups.get(group)
         if cap is not None and tables.held_by_group(entry.key.hub, group) + count > cap:
             return Reason.GROUP_LIMIT

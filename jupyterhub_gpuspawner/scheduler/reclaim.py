@@ -129,9 +129,7 @@ class _Plan:
 
 def _borrows(core: Core, lease: Lease) -> bool:
     """Whether a group of the lease's user holds more than is its own."""
-    return any(
-        part.name and part.held > part.quota for part in core.usage.leaf(lease.groups).path()
-    )
+    return any(part.name and part.held > part.quota for part in core.usage.leaf(lease.groups).path)
 
 
 def look(core: Core, queue: Queue, now: float) -> None:

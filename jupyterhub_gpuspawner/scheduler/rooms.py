@@ -66,6 +66,8 @@ class Room:
     shelves: dict[Kind, Shelf] = field(default_factory=dict)
     #: where it is filed: (kind, free devices)
     filed: list[tuple[Kind, int]] = field(default_factory=list)
+    #: number of free devices of all kinds
+    all_free: int = 0
     #: how its GPUs are connected; None = they don't tell
     board: Board | None = None
 
@@ -80,7 +82,9 @@ class Room:
 
     def has(self, want: Want) -> bool:
         """Whether it could start there now."""
-        return self.closed is None and self.holds(want) and self.free(want) >= want.count
+        if self.closed is not None or self.all_free < want.count or not self.holds(want):
+            return False
+        return self.free(want) >= want.count
 
     def suits(self, want: Want) -> bool:
         """Whether it is a node that was asked for."""

@@ -17,6 +17,14 @@ from .models import Reason, Settings
 from .policy import Budget
 from .tables import Tables
 
+
+def _ticked(core: Core, event: events.Tick, now: float) -> None:
+    """Time has passed."""
+    leases.expire(core, now)
+    entries.expire(core, now)
+    bookings.expire(core, now)
+
+
 #: what each kind of event leads to
 HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.Submitted: entries.submitted,
@@ -39,6 +47,7 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.KeepAsked: idle.keep_asked,
     events.Booked: bookings.booked,
     events.BookingCancelled: bookings.cancelled,
+    events.Tick: _ticked,
 }
 
 
@@ -102,22 +111,20 @@ class SchedulerState:
         core = self._core
         core.decided = []
         self._now = now
-        if isinstance(event, events.SettingsChanged):
-            self._change_settings(event.settings, now)
-        elif isinstance(event, events.Tick):
-            leases.expire(core, now)
-            entries.expire(core, now)
-            bookings.expire(core, now)
+        ticks = isinstance(event, events.Tick)
+        handler = HANDLERS.get(type(event))
+        if handler is not None:
+            handler(core, event, now)
         elif isinstance(event, events.ExtensionAsked):
             reclaim.extension_asked(core, self._queue, event, now)
-        else:
-            HANDLERS[type(event)](core, event, now)
+        elif isinstance(event, events.SettingsChanged):
+            self._change_settings(event.settings, now)
         # A pass leaves nothing that a second one would grant, so that one is due only when
         # something has changed; or with time, which an order may look at.
-        if core.stirred or core.tables.version != self._seen or isinstance(event, events.Tick):
+        if core.stirred or core.tables.version != self._seen or ticks:
             self._grant_pass(now)
             core.stirred, self._seen = False, core.tables.version
-        if isinstance(event, events.Tick):
+        if ticks:
             idle.look(core, now)
             # whom nothing that is free could help
             reclaim.look(core, self._queue, now)

@@ -81,9 +81,9 @@ class Tables:
         """GPUs (atoms) in the live leases of the user of ``key``."""
         return self._by_user[key.hub, key.user]
 
-    def held_by(self, hub: str, user: str) -> int:
-        """The same, by name."""
-        return self._by_user[hub, user]
+    def held_by(self, user: tuple[str, str]) -> int:
+        """The same of a user of a Hub, by their names."""
+        return self._by_user[user]
 
     def held_by_group(self, hub: str, group: str) -> int:
         """GPUs (atoms) in the live leases of members of ``group``."""

@@ -40,7 +40,7 @@ def test_the_values_of_decisions_can_be_copied_so(kind: type) -> None:
 
 
 def test_a_field_that_there_is_not_is_refused() -> None:
-    with pytest.raises(KeyError, match="nodes"):
+    with pytest.raises(AttributeError, match="nodes"):
         replace(LEASE, nodes="n2")  # type: ignore[call-arg]
 
 
