@@ -117,6 +117,14 @@ class Spent:
         """GPU seconds charged to the holder in the period of ``now``."""
         return max(self._sums.get((holder, period_of(budget, now)), 0.0), 0.0)
 
+    def standing(
+        self, hub: str, user: str, groups: tuple[str, ...], now: float
+    ) -> Iterator[tuple[Holder, Budget, float, float]]:
+        """Each budget that the user has part in: whose, GPU seconds charged, end of the period."""
+        for holder, budget in self._holders(hub, user, groups):
+            ends_at = MONDAY + (period_of(budget, now) + 1) * budget.period
+            yield holder, budget, self.spent(holder, budget, now), ends_at
+
     def not_now(
         self, key: ServerKey, groups: tuple[str, ...], seconds: float, now: float
     ) -> Reason | None:

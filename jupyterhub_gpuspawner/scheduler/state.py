@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import bookings, entries, events, explain, filters, idle, inventory, leases, queue, reclaim
+from .budgets import Holder
 from .core import Core
 from .decisions import Decision
 from .models import Reason, Settings
@@ -147,6 +148,12 @@ class SchedulerState:
     def starts(self) -> dict[str, float | None]:
         """Entry -> when it will probably start; of those who are not in line, nothing."""
         return self._queue.starts(self._now)
+
+    def standing(
+        self, hub: str, user: str, groups: tuple[str, ...]
+    ) -> list[tuple[Holder, Budget, float, float]]:
+        """Budgets that a user has part in: (whose, budget, GPU seconds charged, period's end)."""
+        return list(self._core.spent.standing(hub, user, groups, self._now))
 
     def nodes_for(self, entry_id: str) -> tuple[explain.NodeAnswer, ...]:
         """What each node has for an entry that waits."""

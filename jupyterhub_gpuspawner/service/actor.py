@@ -176,6 +176,14 @@ class Actor:
             raise self.trouble
         return await self.ledger_call(lambda: look(self._store))
 
+    async def ended(self, user: str, limit: int) -> list[Lease]:
+        """Servers of a user that have ended, the newest first. LedgerError in trouble."""
+        if self.trouble is not None:
+            raise self.trouble
+        return await self.ledger_call(
+            lambda: self._store.leases(user=user, live=False, limit=limit)
+        )
+
     # -- the work ------------------------------------------------------------------------
 
     async def _put(self, post: Post, then: Callable[[SchedulerState], Any] | None) -> Any:

@@ -179,7 +179,7 @@ async def serve(options: GPUScheduler) -> int:
         pace = modules.Pace(options.request_rate, options.request_burst)
         metrics = modules.Metrics(show_users=options.metrics_show_users)
         desk = modules.Desk(token, os.environ.get("GPUS_BOOT_ID", ""), pace, metrics)
-        hub = modules.HubAPI.from_environment()
+        hub = _hub(modules, desk)
         pool = modules.EnginePool(options.docker_host or None, timeout=options.engine_timeout)
         outside = modules.real_outside(options, pool, hub.start if hub else None)
         importing = threading.Lock()
@@ -210,6 +210,13 @@ async def serve(options: GPUScheduler) -> int:
     await asyncio.wait([running], timeout=STOP_LIMIT)
     log.info("ended")
     return code
+
+
+def _hub(modules: Any, desk: Desk) -> Any:
+    """The Hub's API for all who need it; None without a Hub."""
+    hub = modules.HubAPI.from_environment()
+    desk.hub_stop = hub.stop if hub else None
+    return hub
 
 
 def _import_the_rest() -> Any:

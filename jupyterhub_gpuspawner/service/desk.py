@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..errors import LedgerError
+from ..errors import LedgerError, RefusedError
 from ..scheduler import events
 from ..scheduler.decisions import Noted
 from ..scheduler.models import Injection, Lease, Reason, Text
@@ -20,6 +21,7 @@ from . import waiting
 from .actor import Actor, Post, Store
 from .bodies import Ended
 from .inventory import Inventory, SwarmInventory
+from .live import Live
 from .metrics import Metrics
 from .pace import Pace
 from .page_data import View, Viewer
@@ -34,6 +36,8 @@ T = TypeVar("T")
 SETTLE_LIMIT = 12.0
 #: stopped servers whose users are told why
 REMEMBERED = 1000
+#: ended servers of a user who looks
+ENDED = 500
 _UUID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -81,6 +85,12 @@ class Desk:
         self.ledger_id = ""
         #: of the Hub process that lives now
         self.boot_id = boot_id
+        #: has the Hub stop (user, server), and says whether it does; None = there is no Hub
+        self.hub_stop: Callable[[str, str], Awaitable[bool]] | None = None
+        #: open pages
+        self.live = Live(self, time.time)
+        #: of all pages; "" = of each browser
+        self.language = ""
         #: why the ledger is not open yet
         self.opening = Status(
             phase=Phase.STARTING,
@@ -89,6 +99,8 @@ class Desk:
         )
         #: lease id -> what the user of a server that we have stopped shall read
         self._whys: dict[str, str] = {}
+        #: user who has looked -> servers of that user that have ended, the newest first
+        self._ended: dict[str, list[Lease]] = {}
         self._managed = bool(boot_id)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -127,7 +139,16 @@ class Desk:
 
         def seen(state: SchedulerState) -> T:
             starved = self.reconciler.starved if self.reconciler is not None else ()
-            return look(View(state=state, viewer=viewer, starved=starved))
+            return look(
+                View(
+                    state=state,
+                    viewer=viewer,
+                    starved=starved,
+                    now=self.now(),
+                    excuse=self.excuse(),
+                    ended=lambda user: self._ended.get(user, ()),
+                )
+            )
 
         return await self.read(seen)
 
@@ -171,6 +192,15 @@ class Desk:
         """Handle an event. RefusedError, LedgerError."""
         await self._open().post(post)
 
+    async def stop_server(self, lease: Lease) -> None:
+        """Have the Hub stop a server, as its user wishes. RefusedError where it does not."""
+        if self.hub_stop is None or not await self.hub_stop(lease.key.user, lease.key.server):
+            raise RefusedError(
+                f"{lease.key}: the Hub did not take the stop",
+                "The Hub did not stop it. Try again, or stop it on the Hub's page.",
+                reason="hub",
+            )
+
     async def stopping(self, lease: str, reason: Reason) -> None:
         """The Hub is about to stop a server: store the intent, leave the stop to the Hub."""
         actor = self._open()
@@ -180,11 +210,20 @@ class Desk:
 
     def remember(self, lease: Lease) -> None:
         """Keep what the user of a stopped server shall read, until the Hub notices the end."""
+        if not lease.live and lease.key.user in self._ended:
+            self._ended[lease.key.user] = [lease, *self._ended[lease.key.user]][:ENDED]
         why = why_stopped(lease)
         if why:
             self._whys[lease.id] = why
             while len(self._whys) > REMEMBERED:
                 del self._whys[next(iter(self._whys))]
+
+    async def recall(self, user: str) -> None:
+        """Have the user's ended servers at hand for :meth:`show`. LedgerError."""
+        if user not in self._ended:
+            while len(self._ended) >= REMEMBERED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[user] = await self._open().ended(user, ENDED)
 
     def why_stopped(self, lease: str) -> str:
         """Why we have stopped a server, for its user; empty = we have not."""
@@ -241,6 +280,7 @@ class Desk:
 
     async def close(self) -> None:
         """End what runs in the background."""
+        await self.live.close()
         await waiting.end(self._background)
 
     def _open(self) -> Actor:

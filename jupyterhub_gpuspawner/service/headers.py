@@ -10,10 +10,11 @@ from typing import Any
 #: for what is no page: nothing of it is shown, run or framed
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-#: for pages: our style, and the one script that has the page's nonce
+#: for pages: our style, the scripts that have the page's nonce, and our own stream and API
 PAGE = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self'; img-src 'self'; "
-    "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
 )
 
 

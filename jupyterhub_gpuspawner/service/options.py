@@ -13,6 +13,7 @@ from typing import Any
 from traitlets import (
     Bool,
     Dict,
+    Enum,
     Int,
     List,
     TraitError,
@@ -26,6 +27,7 @@ from ..discovery.boards import MODELS as BOARDS
 from ..discovery.simulated import simulated_devices
 from ..discovery.static import parse_devices
 from ..errors import ConfigError
+from ..i18n import languages
 from ..kinds import DatabaseURL, EngineURL, FilePath, odd_number, one_line
 from ..scheduler.models import Settings
 from .options_policy import PolicyOptions
@@ -108,6 +110,19 @@ class GPUScheduler(PolicyOptions):
         True fills the labels ``user`` and ``server`` of ``gpus_lease_info``, so that a chart of
         GPU use can name its user. Prometheus keeps the names as long as it keeps numbers, and
         shows them to whoever may ask it. False (the default): no metric names a person.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
+    language = Enum(
+        ["", *languages()],
+        "",
+        help="""The language of the pages, such as ``"zh_CN"``.
+
+        Empty (the default): as each user's browser asks, English where it asks for none that is
+        there. ``"en"``: English for everybody. Profiles, and what an admin writes, stay as they
+        are written.
 
         .. versionadded:: 0.1
         """,

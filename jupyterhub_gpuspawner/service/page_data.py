@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from ..scheduler.models import Device, Health, Lease, QueueEntry, Reason, ServerKey
+from ..scheduler.queue import Waiting
 from ..scheduler.state import SchedulerState
 from . import waiters
 from .identity import HUB
 from .summary import device_row, devices_of, node_row
 from .words import REASONS
+
+T = TypeVar("T")
 
 #: shown instead of another user's name
 SOMEBODY = "in use"
@@ -43,6 +46,33 @@ class View:
     viewer: Viewer
     #: ids of containers in which the kernel killed a process for memory
     starved: Collection[str] = ()
+    #: POSIX seconds
+    now: float = 0.0
+    #: why nothing is granted to anybody now
+    excuse: tuple[Reason, str] | None = None
+    #: user -> servers that have ended, the newest first
+    ended: Callable[[str], Sequence[Lease]] = lambda user: ()
+    #: what was worked out already, for all who look at the same state
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def seen_by(self, viewer: Viewer) -> View:
+        """The same state for somebody else."""
+        return replace(self, viewer=viewer)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once for all viewers of this state."""
+        if name not in self.memo:
+            self.memo[name] = make()
+        found: T = self.memo[name]
+        return found
+
+    def line(self) -> list[Waiting]:
+        """The whole line, the next one first."""
+        return self.once("line", self.state.waiting)
+
+    def starts(self) -> dict[str, float | None]:
+        """Entry -> when it will probably start."""
+        return self.once("starts", lambda: self.state.starts() if self.line() else {})
 
     def nodes(self) -> list[dict[str, Any]]:
         """All machines."""
@@ -56,16 +86,15 @@ class View:
         """The leases of whom the viewer may see, oldest first."""
         leases = sorted(self.state.tables.leases.values(), key=lambda lease: lease.granted_at)
         return [
-            _lease(self.state, lease, self.starved)
+            lease_row(self.state, lease, self.starved)
             for lease in leases
             if self.viewer.may_see(lease)
         ]
 
     def queue(self) -> list[dict[str, Any]]:
         """Who waits, the next one first."""
-        waiting = self.state.waiting()
-        starts = self.state.starts() if waiting else {}
-        return [_place(place, self.viewer, starts.get(place.entry.id)) for place in waiting]
+        starts = self.starts()
+        return [_place(place, self.viewer, starts.get(place.entry.id)) for place in self.line()]
 
 
 #: name of a part -> what makes it
@@ -103,7 +132,8 @@ def _node(state: SchedulerState, name: str) -> dict[str, Any]:
     return {**row, "explanation": "" if reason is None else REASONS[Reason(reason)]}
 
 
-def _lease(state: SchedulerState, lease: Lease, starved: Collection[str]) -> dict[str, Any]:
+def lease_row(state: SchedulerState, lease: Lease, starved: Collection[str] = ()) -> dict[str, Any]:
+    """What is told of a lease to whom may see whose it is."""
     return {
         "id": lease.id,
         "server": str(lease.key),

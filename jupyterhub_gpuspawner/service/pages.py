@@ -1,109 +1,142 @@
-"""The page at ``/services/gpus/``, and ``/metrics``. For people and programs known to the Hub.
-
-Its one form has a server kept that nobody uses. The one script is the Hub's own
-switch between light and dark; it has a nonce, so that nothing else of the Hub's address runs.
-"""
+"""The pages for users below ``/services/gpus/``, and ``/metrics``."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jupyterhub.services.auth import HubOAuthCallbackHandler
+from markupsafe import Markup
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from tornado.web import HTTPError, RequestHandler, StaticFileHandler
+from tornado.web import HTTPError
 
-from .. import __version__, units
-from ..errors import LedgerError, RefusedError
+from ..errors import LedgerError, NotThereError, RefusedError
+from ..i18n import Words
 from ..scheduler import events
+from ..scheduler.models import Lease
+from ..scheduler.state import SchedulerState
+from . import stream
 from .headers import protect
-from .hub_user import HubUser, need_hub
+from .hub_user import need_hub
+from .live import Topic
+from .mine import mine
 from .openapi import ID
 from .options import PREFIX
-from .page_data import Viewer, page_data
+from .page_data import View, Viewer, page_data
+from .page_handlers import HERE, READ_LIMIT, Files, HubPage, part, render
 from .web import bearer, has_token
-from .words import clock_time
 
 if TYPE_CHECKING:
-    from ..scheduler.state import SchedulerState
     from .desk import Desk
 
-HERE = Path(__file__).parent
-#: seconds the page waits for the state: a hanging disk must not hang the page
-READ_LIMIT = 5.0
-#: seconds between two reloads of the page
-RELOAD = 10
-templates = Environment(
-    loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
-)
-templates.filters["memory"] = units.format_memory
-templates.filters["duration"] = units.format_duration
-templates.filters["clock_time"] = clock_time
+__all__ = ["HubPage", "render", "routes"]
 
 
-class HubPage(HubUser, RequestHandler):
-    """A page that knows its user."""
+def mine_part(view: View, words: Words, xsrf: str = "") -> str:
+    """The viewer's own servers and requests, as HTML."""
+    data = mine(view, words)
+    user, base = view.viewer.name, os.environ.get("JUPYTERHUB_BASE_URL", "/")
+    hub = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL") or f"{base}hub/"
+    who = quote(user, safe="")
+    for one in [*data["servers"], *data["waiting"], *data["ended"]]:
+        name = quote(one["name"], safe="")
+        one["server"] = f"{user}/{one['name']}" if one["name"] else user
+        one["url"] = f"{hub.removesuffix('hub/')}user/{who}/{name}{'/' if name else ''}"
+        one["pending_url"] = f"{hub}spawn-pending/{who}{'/' if name else ''}{name}"
+    return part("mine", words, **data, now=view.now, xsrf=xsrf, hub_pages=hub)
 
-    def initialize(self, desk: Desk) -> None:
-        self.desk = desk
 
-    def set_default_headers(self) -> None:
-        self.nonce = secrets.token_urlsafe(16)
-        protect(self, self.nonce)
+def gpus_part(view: View, words: Words) -> str:
+    """All devices and the queue, as HTML; whose they are only for admins."""
+    return part("gpus", words, **page_data(view), viewer=view.viewer)
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        self.set_header("Content-Type", "text/html; charset=UTF-8")
-        title = f"{status_code} {self._reason}"
-        self.finish(render("error.html", nonce=self.nonce, title=title))
+
+#: name of a page -> what its stream tells
+STREAMS: dict[str, tuple[Topic, ...]] = {
+    "gpus": (
+        Topic(name="mine", look=mine_part, own=True),
+        Topic(name="gpus", look=gpus_part),
+    ),
+}
 
 
 class GPUsPage(HubPage):
-    """Devices, leases and the queue."""
+    """My servers, and what there is."""
 
     async def get(self) -> None:
-        user = await self.identify()
-        if user is None:
-            self.redirect(self.get_login_url())
+        viewer = await self.need_viewer()
+        if viewer is None:
             return
-        viewer = Viewer(name=str(user["name"]), admin=bool(user.get("admin")))
-        status = self.desk.status()
-        data = None
+        xsrf = self.xsrf_token.decode()
+
+        def look(view: View) -> dict[str, Markup]:
+            # the parts are templates of their own, which have escaped what is in them
+            nobody = view.seen_by(Viewer(name="", admin=viewer.admin))
+            return {
+                "mine": Markup(mine_part(view, self.words, xsrf)),
+                "gpus": Markup(gpus_part(nobody, self.words)),
+            }
+
+        parts = None
         # where this fails the page says the phase and the reason
         with suppress(LedgerError, asyncio.TimeoutError):
-            data = await asyncio.wait_for(self.desk.show(viewer, page_data), READ_LIMIT)
-        # only where there is a form: it sets a cookie
-        may_keep = data is not None and any(lease["idle"] for lease in data["leases"])
-        xsrf = self.xsrf_token.decode() if may_keep else ""
-        values = {"viewer": viewer, "xsrf": xsrf, "status": status, "data": data, "reload": RELOAD}
-        self.finish(render("gpus.html", nonce=self.nonce, **values))
+            await asyncio.wait_for(self.desk.recall(viewer.name), READ_LIMIT)
+            parts = await asyncio.wait_for(self.desk.show(viewer, look), READ_LIMIT)
+        self.show("gpus.html", viewer, parts=parts)
 
 
-class KeepPage(HubPage):
-    """The button *Keep it*: leaves a server alone for a while although nobody uses it."""
+class ActPage(HubPage):
+    """A button of a page: keep, extend or stop a server, or cancel a request, of one's own."""
 
-    async def post(self, lease: str) -> None:
-        # also looks at the XSRF token of the form
-        user = await self.identify()
-        if user is None:
-            raise HTTPError(403)
-        viewer = Viewer(name=str(user["name"]), admin=bool(user.get("admin")))
+    async def post(self, what: str, name: str) -> None:
+        # also looks at the XSRF token
+        viewer = await self.need_viewer()
+        assert viewer is not None, "a POST is not sent to the login"
+        status, message = 200, ""
+        try:
+            await asyncio.wait_for(self._act(what, name, viewer), READ_LIMIT)
+        except NotThereError as error:
+            status, message = 404, error.user_message
+        except RefusedError as error:
+            status, message = 409, error.user_message
+        except LedgerError as error:
+            status, message = 503, error.user_message
+        except asyncio.TimeoutError:
+            status, message = 503, "The scheduler did not answer in time."
+        if "json" in self.request.headers.get("Content-Type", ""):
+            self.set_status(status)
+            self.finish({"message": self.words(message)})
+        else:
+            # the page says how it is now, whatever became of it
+            self.redirect(os.environ.get("JUPYTERHUB_SERVICE_PREFIX", PREFIX), status=303)
 
-        def owned(state: SchedulerState) -> bool:
-            found = state.tables.leases.get(lease)
-            return found is not None and viewer.owns(found.key)
+    async def _act(self, what: str, name: str, viewer: Viewer) -> None:
+        if what == "cancel":
+            entry = await self.desk.read(lambda state: state.tables.entries.get(name))
+            if entry is None or not viewer.owns(entry.key):
+                raise NotThereError("You have no such request in the queue.")
+            await self.desk.cancel(name)
+            return
+        lease = await self.desk.read(lambda state: _own(state, name, viewer))
+        if what == "stop":
+            await self.desk.stop_server(lease)
+        elif what == "extend":
+            ends_at = self.desk.now() + (lease.request.length or 0.0)
+            await self.desk.post(events.ExtensionAsked(lease_id=name, ends_at=ends_at))
+        else:
+            await self.desk.post(events.KeepAsked(lease_id=name))
 
-        with suppress(LedgerError, RefusedError, asyncio.TimeoutError):
-            if await asyncio.wait_for(self.desk.read(owned), READ_LIMIT):
-                await asyncio.wait_for(self.desk.post(events.KeepAsked(lease_id=lease)), READ_LIMIT)
-        # the page says how it is now, whatever became of it
-        self.redirect(os.environ.get("JUPYTERHUB_SERVICE_PREFIX", PREFIX), status=303)
+
+def _own(state: SchedulerState, lease_id: str, viewer: Viewer) -> Lease:
+    lease = state.tables.leases.get(lease_id)
+    if lease is None or not viewer.owns(lease.key):
+        raise NotThereError("You have no such server.")
+    return lease
 
 
 class MetricsPage(HubPage):
@@ -147,45 +180,14 @@ class Callback(HubOAuthCallbackHandler):
         await self.hub_auth.get_user(self, sync=False)
 
 
-class Style(StaticFileHandler):
-    """The style sheet. Not private, so a browser may keep it."""
-
-    def set_default_headers(self) -> None:
-        protect(self)
-
-    def set_extra_headers(self, path: str) -> None:
-        self.set_header("Cache-Control", "public, max-age=300")
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        self.set_header("Content-Type", "text/plain")
-        self.finish(f"{status_code}")
-
-
-def render(name: str, *, nonce: str, **values: Any) -> str:
-    """A page of ours, on the Hub's style sheet. ``nonce``: the one in the page's policy."""
-    base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
-    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", PREFIX)
-    # Its files come by this page's own host, which is all that the policy allows. Its pages are at
-    # the Hub's, which is another where services have host names of their own.
-    hub_url = f"{base}hub/"
-    hub_pages = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL") or hub_url
-    return templates.get_template(name).render(
-        hub_url=hub_url,
-        hub_pages=hub_pages,
-        prefix=prefix,
-        version=__version__,
-        nonce=nonce,
-        **values,
-    )
-
-
 def routes(prefix: str, desk: Desk) -> list[Any]:
     """The routes under ``prefix``."""
     with_desk = {"desk": desk}
     return [
         (re.escape(prefix), GPUsPage, with_desk),
-        (f"{prefix}keep/({ID})", KeepPage, with_desk),
+        (f"{prefix}(cancel|extend|keep|stop)/({ID})", ActPage, with_desk),
+        *stream.routes(prefix, desk, STREAMS),
         (f"{prefix}metrics", MetricsPage, with_desk),
         (f"{prefix}oauth_callback", Callback),
-        (f"{prefix}static/(gpus\\.css)", Style, {"path": str(HERE / "static")}),
+        (f"{prefix}static/([a-z]+\\.(?:css|js))", Files, {"path": str(HERE / "static")}),
     ]

@@ -83,22 +83,32 @@ class HubAPI:
 
     async def start(self, user: str, server: str) -> Answer:
         """Ask for one server."""
+        try:
+            return meaning(await self._call("POST", user, server))
+        except (OSError, HTTPClientError):
+            return Answer.AGAIN
+
+    async def stop(self, user: str, server: str) -> bool:
+        """Ask for the end of one; whether the Hub takes it, or it has ended already."""
+        try:
+            return await self._call("DELETE", user, server) in (202, 204, 404)
+        except (OSError, HTTPClientError):
+            return False
+
+    async def _call(self, method: str, user: str, server: str) -> int:
         path = f"/users/{quote(user, safe='')}/server"
         if server:
             path += f"s/{quote(server, safe='')}"
         request = HTTPRequest(
             self._url + path,
-            method="POST",
-            body="",
+            method=method,
+            body="" if method == "POST" else None,
             headers={"Authorization": f"token {self._token}"},
             connect_timeout=5.0,
             request_timeout=30.0,
             follow_redirects=False,
         )
-        try:
-            return meaning((await self._http.fetch(request, raise_error=False)).code)
-        except (OSError, HTTPClientError):
-            return Answer.AGAIN
+        return (await self._http.fetch(request, raise_error=False)).code
 
     def close(self) -> None:
         """Close its connections."""

@@ -171,6 +171,7 @@ class Runtime:
         actor.on_rebuilt.append(self._rebuilt)
         actor.on_trouble.append(self._troubled)
         desk.ledger_id = desk.waiters.ledger = ledger.id
+        desk.language = options.language
         desk.actor = actor
         parts = {
             "actor": actor.run(),
@@ -205,6 +206,8 @@ class Runtime:
         for line in self._announcer.lines(decisions):
             log.info("%s", line)
         self._desk.waiters.publish(state)
+        if decisions:
+            self._desk.live.changed()
         leases = [item.lease for item in decisions if isinstance(item, LeaseStored)]
         if leases:
             self._bound = _bound(state)
@@ -234,15 +237,18 @@ class Runtime:
         if desk.boot_id:
             desk.later(events.BootSeen(boot_id=desk.boot_id))
         desk.waiters.stand_up()
+        desk.live.changed()
 
     def _troubled(self, error: LedgerError) -> None:
         self._desk.metrics.ledger_errors.inc()
         self._desk.waiters.excuse()
+        self._desk.live.changed()
 
     def _node_changed(self) -> None:
         """What is in the way of grants changed: tell those who wait."""
         self._desk.metrics.up.set(self._desk.excuse() is None)
         self._desk.waiters.excuse()
+        self._desk.live.changed()
         self._desk.later(events.Tick())
 
     async def _tick(self, actor: Actor) -> None:

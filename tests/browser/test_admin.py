@@ -42,8 +42,8 @@ def test_the_gpus_page_shows_devices_and_to_each_user_the_own_lease(hub, visit):
     for k in range(2):
         expect(devices.nth(k)).to_contain_text("SIMULATED")
         expect(devices.nth(k)).to_contain_text("in use")
-    expect(erin.page.locator("#leases tbody tr")).to_have_text(
-        re.compile(r"erin\s+0, 1.*gpu2.*4 GiB", re.DOTALL)
+    expect(erin.page.locator(".gpus-server")).to_have_text(
+        re.compile(r"erin.*0: .*1: .*gpu2.*4 GiB", re.DOTALL)
     )
     expect(erin.page.locator("#queue tbody tr")).to_have_count(1)
     assert "frank" not in erin.text()
@@ -51,11 +51,11 @@ def test_the_gpus_page_shows_devices_and_to_each_user_the_own_lease(hub, visit):
     assert erin.complaints == []
 
     frank.go("/services/gpus/")
-    expect(frank.page.locator("#queue")).to_contain_text("frank")
+    expect(frank.page.locator(".gpus-waits")).to_contain_text("frank")
     assert "erin" not in frank.text()
 
     admin.login(hub, admin=True)
     admin.go("/services/gpus/")
-    expect(admin.page.locator("#leases")).to_contain_text("erin")
+    expect(admin.page.locator("#servers")).to_contain_text("erin")
     expect(admin.page.locator("#queue")).to_contain_text("frank")
     admin.picture("gpus-page-admin")

@@ -36,10 +36,11 @@ LEASES = "api/internal/leases/ID/(taken|bind|running|activity|extend|stopping|en
 #: addresses that fit the patterns of the routes
 EXAMPLES = {
     "": "",
-    "keep/ID": "keep/nobodys",
+    "(cancel|extend|keep|stop)/ID": "keep/nobodys",
+    "events/gpus": "events/gpus",
     "metrics": "metrics",
     "oauth_callback": "oauth_callback",
-    "static/(gpus\\.css)": "static/gpus.css",
+    "static/([a-z]+\\.(?:css|js))": "static/gpus.css",
     "api/openapi\\.json": "api/openapi.json",
     "api/devices": "api/devices",
     "api/nodes": "api/nodes",
@@ -91,6 +92,17 @@ OF_A_READER = {
     "token to see": OK,
     "token to act": OK,
 }
+#: who may hear a page
+EVENTS = {
+    "*": OK,
+    **dict.fromkeys(
+        (
+            *("anonymous", "service token", "token without scope", "token for metrics"),
+            *("admin's token without scope", "server's token", "token to see", "token to act"),
+        ),
+        NO,
+    ),
+}
 EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "api/openapi\\.json": {"GET": {"*": OK}},
     **{f"api/{part}": {"GET": MEMBER} for part in ("devices", "nodes", "leases", "queue")},
@@ -117,8 +129,10 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     # 400: the empty body does not say what is wanted
     "api/devices/ID/admin": {"POST": OF_AN_ADMIN},
     "api/nodes/ID/admin": {"POST": OF_AN_ADMIN},
-    # the button of the page, which leads back to it; a session needs its XSRF token
-    "keep/ID": {"POST": {"*": NO, "token with scope": 303}},
+    # the buttons of the page, which lead back to it; a session needs its XSRF token
+    "(cancel|extend|keep|stop)/ID": {"POST": {"*": NO, "token with scope": 303}},
+    # the page's stream: it only reads, and has no end
+    "events/gpus": {"GET": EVENTS},
     # 404: there is no such lease of theirs
     "api/leases/ID/keep": {
         "POST": {
@@ -154,7 +168,7 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     },
     # without a code from the Hub it is nobody's
     "oauth_callback": {"GET": {"*": 400}},
-    "static/(gpus\\.css)": {"GET": {"*": OK}, "HEAD": {"*": OK}},
+    "static/([a-z]+\\.(?:css|js))": {"GET": {"*": OK}, "HEAD": {"*": OK}},
     "api/health": {"GET": {"*": OK}},
     "api/internal/summary": {"GET": {"*": NO, "service token": OK}},
     "api/internal/warned": {"GET": {"*": NO, "service token": OK}},
@@ -226,9 +240,16 @@ class Caller:
 
     def call(self, method: str, path: str) -> requests.Response:
         url = f"{self._base}/services/gpus/{path}"
-        return self._web.request(
-            method, url, headers=self._headers, allow_redirects=False, timeout=60
+        answer = self._web.request(
+            method, url, headers=self._headers, allow_redirects=False, timeout=60, stream=True
         )
+        if answer.headers["Content-Type"].startswith("text/event-stream"):
+            # it has no end
+            answer._content = next(answer.iter_content(16))
+            answer.close()
+        else:
+            assert answer.content is not None
+        return answer
 
 
 @pytest.fixture(scope="module")

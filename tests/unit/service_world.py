@@ -94,7 +94,11 @@ class FakeLedger:
     ) -> list[Lease]:
         last = {d.lease.id: d.lease for d in self.decisions() if isinstance(d, LeaseStored)}
         newest = sorted(last.values(), key=lambda lease: lease.granted_at, reverse=True)
-        return [lease for lease in newest if live is None or lease.live is live][:limit]
+        return [
+            lease
+            for lease in newest
+            if live in (None, lease.live) and user in (None, lease.key.user)
+        ][:limit]
 
     def decisions(self) -> list[Decision]:
         return [from_json(json.loads(row)) for row in self.rows]

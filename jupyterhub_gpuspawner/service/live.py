@@ -1,0 +1,186 @@
+"""What open pages are told as it happens: one snapshot for all of them.
+
+A page listens to *topics*. What a topic says is made once for each change, for all who see the
+same: those with the same language and rights, or one user's own pages. It is sent where it is
+not what was sent last; who is slow to read gets the newest and misses what was in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import LedgerError
+from ..i18n import Words
+from . import waiting
+from .page_data import View, Viewer
+
+if TYPE_CHECKING:
+    from .desk import Desk
+
+log = logging.getLogger("gpus.live")
+
+#: seconds between two snapshots, at least: changes in between are told together
+GAP = 0.5
+#: seconds after which the state is looked at again although nothing was decided: estimates move
+REFRESH = 10.0
+#: seconds between two signs of life on a stream
+BEAT = 15.0
+#: streams of all pages, and of one user
+MOST, MOST_OF_USER = 2000, 30
+
+
+class Sink(Protocol):
+    """Where a page's events go."""
+
+    def busy(self) -> bool:
+        """Whether what was sent before is still on its way."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Send without waiting."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Topic:
+    """Something that pages show."""
+
+    name: str
+    #: (the state as the listener may see it, the listener's words) -> JSON data
+    look: Callable[[View, Words], Any]
+    #: differs from user to user; else from language to language, and for admins
+    own: bool = False
+    #: only for who may see everybody's
+    admin: bool = False
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Listener:
+    """One open page."""
+
+    viewer: Viewer
+    words: Words
+    topics: tuple[Topic, ...]
+    sink: Sink
+    #: name of a topic -> what was sent last
+    sent: dict[str, bytes] = field(default_factory=dict)
+
+    def hear(self, name: str, data: bytes) -> bytes:
+        """The event that has to be sent, empty where the page knows it."""
+        if self.sent.get(name) == data:
+            return b""
+        self.sent[name] = data
+        return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+
+
+class Live:
+    """Everybody who looks. Works only while somebody does."""
+
+    def __init__(self, desk: Desk, clock: Callable[[], float]) -> None:
+        self._desk = desk
+        self._clock = clock
+        self._listeners: dict[Listener, None] = {}
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        #: snapshots that were made
+        self.snapshots = 0
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def changed(self) -> None:
+        """Something was decided, or the service is in another phase."""
+        self._news.set()
+
+    def full(self, viewer: Viewer) -> bool:
+        """Whether one more page would be too many."""
+        own = sum(one.viewer.name == viewer.name for one in self._listeners)
+        return len(self._listeners) >= MOST or own >= MOST_OF_USER
+
+    def join(self, listener: Listener) -> None:
+        """A page is open: it is told all of its topics at once."""
+        self._listeners[listener] = None
+        self._news.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="live")
+
+    def leave(self, listener: Listener) -> None:
+        """It was closed. May be repeated."""
+        self._listeners.pop(listener, None)
+
+    async def close(self) -> None:
+        """End the work."""
+        if self._task is not None:
+            await waiting.end([self._task])
+
+    async def _run(self) -> None:
+        beat = 0.0
+        while self._listeners:
+            self._news.clear()
+            await self.tell()
+            if self._clock() >= beat:
+                beat = self._clock() + BEAT
+                self._send_all(_event("beat", {"now": self._clock()}))
+            await asyncio.sleep(GAP)
+            await waiting.happens(self._news, min(REFRESH, BEAT) - GAP)
+
+    async def tell(self) -> None:
+        """Make a snapshot and send what is new in it."""
+        listeners = [one for one in self._listeners if not one.sink.busy()]
+        self.snapshots += 1
+        made: dict[Any, bytes] = {}
+        try:
+            events = await self._desk.show(
+                Viewer(name=""), lambda view: self._look(view, listeners, made)
+            )
+        except LedgerError:
+            events = {}
+        except Exception:
+            # a bug in one page must not stop the others' heartbeat
+            log.exception("live: a page could not be made")
+            events = {}
+            for one in listeners:
+                one.sent.clear()  # some of them count as told
+        status = _data(self._status())
+        for one in listeners:
+            text = one.hear("status", status) + events.get(one, b"")
+            if text:
+                one.sink.send(text)
+
+    def _look(
+        self, view: View, listeners: list[Listener], made: dict[Any, bytes]
+    ) -> dict[Listener, bytes]:
+        return {
+            one: b"".join(one.hear(t.name, self._made(t, one, view, made)) for t in one.topics)
+            for one in listeners
+        }
+
+    def _made(self, topic: Topic, one: Listener, view: View, made: dict[Any, bytes]) -> bytes:
+        who = one.viewer if topic.own else Viewer(name="", admin=one.viewer.admin)
+        key = (topic.name, who, one.words.language)
+        if key not in made:
+            made[key] = _data(topic.look(view.seen_by(who), one.words))
+        return made[key]
+
+    def _status(self) -> dict[str, str]:
+        status = self._desk.status()
+        reason = "" if status.reason is None else status.reason.value
+        return {"phase": status.phase.value, "reason": reason}
+
+    def _send_all(self, data: bytes) -> None:
+        for one in self._listeners:
+            if not one.sink.busy():
+                one.sink.send(data)
+
+
+def _data(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _event(name: str, value: Any) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), _data(value))
