@@ -16,6 +16,7 @@ from deploy.quickstart.person import Person
 from deploy.quickstart.trial import TrialHub
 from jupyterhub_gpuspawner.engine import labels
 from tests.hubs import people, run_hub
+from tests.testbed.processes import all_pids, command
 
 #: what the tests ask of the shipped configuration to be different: small servers that start at
 #: once, short graces, and profiles that make a server misbehave
@@ -168,6 +169,12 @@ def server_of(person: Person, server: str = "") -> dict[str, Any] | None:
     model = person.api("GET", f"/users/{person.name}").json()
     found: dict[str, Any] | None = model.get("servers", {}).get(server)
     return found
+
+
+def scheduler_pids(hub: TrialHub) -> list[int]:
+    """Processes of this Hub's scheduler, without the supervisor."""
+    config = str(hub.state / "gpus" / "scheduler.json")
+    return [pid for pid in all_pids() if {config, "--scheduler"} <= set(command(pid))]
 
 
 def tracebacks(hub: TrialHub) -> list[str]:

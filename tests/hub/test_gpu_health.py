@@ -1,4 +1,4 @@
-"""GPUs that fail while servers use them, through a driver library that the test changes at will.
+"""GPUs that fail, or work, while servers hold them, by a driver library that the test changes.
 
 The library is the compiled fake of ``tests/fakenvml``, found the way the real one is found. What
 it says is read anew at each look of the service's.
@@ -16,6 +16,7 @@ from typing import Any
 
 import jupyterhub
 import pytest
+import requests
 
 from deploy.quickstart.trial import TrialHub, wait_for
 from tests.compiled import fake_nvml
@@ -36,6 +37,11 @@ c.GPUScheduler.reconcile_interval = 1
 c.GPUScheduler.hung_stop = 3
 c.GPUScheduler.stop_grace = 1
 c.GPUDockerSpawner.stop_grace = 1
+c.JupyterHub.load_groups = {"idlers": {"users": []}, "staff": {"users": []}}
+c.GPUScheduler.group_idle_timeouts = {"idlers": 4, "staff": None}
+c.GPUScheduler.idle_min_runtime = 1
+c.GPUScheduler.idle_warning = 600
+c.GPUDockerSpawner.activity_interval = 1
 """
 #: starts the Hub where another boot id is seen: the one that stands in a file
 WRAPPER = """#!/bin/sh
@@ -152,6 +158,48 @@ def test_a_gpu_that_fails_is_withheld_and_its_server_lives(
     assert gpu_of(hub, alice, docker_client)[0] == name
 
 
+def leases(hub: TrialHub) -> dict[str, Any]:
+    """Whose server -> its lease, of those that are warned because nobody uses them."""
+    token = (hub.state / "gpus" / "service-token").read_text().strip()
+    with requests.Session() as web:
+        web.trust_env = False  # no proxy of this machine's
+        web.headers["Authorization"] = f"token {token}"
+        rows = web.get(f"{hub.service}/api/leases", timeout=20).json()["items"]
+    return {row["server"]: row for row in rows if row["idle"]}
+
+
+def test_a_gpu_that_computes_keeps_a_silent_server_and_a_group_may_be_exempt(
+    hub, somebody, machine, docker_client
+):
+    admin = hub.person("admin", admin=True)
+    worker, idler, exempt = somebody("worker"), somebody("idler"), somebody("exempt")
+    names = [one.name for one in (worker, idler, exempt)]
+    admin.api("POST", "/groups/idlers/users", json={"users": names})
+    admin.api("POST", "/groups/staff/users", json={"users": [exempt.name]})
+    machine.says(gpu0="util=80", gpu1="util=80")
+    try:
+        start(worker)
+        start(idler)
+        working = {f"gpu{gpu_of(hub, worker, docker_client)[1]}": "util=80"}
+        # nobody touches a kernel of either: only one of the GPUs still computes
+        machine.says(**working)
+        wait_for("the warning of the other", 60, lambda: idler.name in leases(hub))
+        assert worker.name not in leases(hub)
+        idler.stop()
+        start(exempt)
+        machine.says()
+        wait_for("the warning of who computed", 60, lambda: worker.name in leases(hub))
+        assert exempt.name not in leases(hub)
+        # and nothing but the group kept it from that
+        admin.api("DELETE", "/groups/staff/users", json={"users": [exempt.name]})
+        wait_for("the warning of who was exempt", 60, lambda: exempt.name in leases(hub))
+        # work withdraws it again
+        machine.says(**working)
+        wait_for("no warning", 30, lambda: worker.name not in leases(hub))
+    finally:
+        machine.says()
+
+
 def freezer(container: Any) -> Path:
     """A control group that keeps a container's process from dying, as a hanging driver does.
 
@@ -177,6 +225,8 @@ def test_a_stop_that_hangs_quarantines_the_gpu_until_the_next_boot(
     frozen = freezer(container)
     # as a process that hangs in the driver: SIGKILL is sent, and nothing ends
     frozen.write_text("FROZEN")
+    # a signal that comes before would still kill it
+    wait_for("the freezer", 30, lambda: frozen.read_text().strip() == "FROZEN")
     try:
         alice.cancel()
         # while it is not known what still runs on it, nobody gets it

@@ -7,15 +7,8 @@ import signal
 import time
 
 from deploy.quickstart.trial import wait_for
-from tests.testbed.processes import all_pids, command
 
-from .conftest import container_of, facts, server_of, start
-
-
-def scheduler_pids(hub) -> list[int]:
-    """Processes of this Hub's scheduler, without the supervisor."""
-    config = str(hub.state / "gpus" / "scheduler.json")
-    return [pid for pid in all_pids() if {config, "--scheduler"} <= set(command(pid))]
+from .conftest import container_of, facts, scheduler_pids, server_of, start
 
 
 def test_servers_survive_a_killed_hub_and_are_found_again(own_hub, docker_client):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
+import jupyterhub
 import pytest
 
 from deploy.quickstart.trial import wait_for
 from jupyterhub_gpuspawner.engine import labels
-from tests.hub.conftest import make_hub, start
-from tests.hubs import people, run_hub
+from tests.auditor import Auditor
+from tests.hub.conftest import make_hub, scheduler_pids, server_of, start
+from tests.hubs import people, run_hub, stop_all
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "several-servers.md"
 RUN = re.compile(r"<!-- run by a test -->\n```bash\n(.*?)```", re.DOTALL)
@@ -21,8 +24,12 @@ RUN = re.compile(r"<!-- run by a test -->\n```bash\n(.*?)```", re.DOTALL)
 AFTER = """
 WEB = ["python3", "-m", "http.server", "6006"]
 BOARD = {"image": c.GPUDockerSpawner.image, "cmd": WEB, "mem_limit": "32M", "home": "ro"}
+BOARD["health"] = ["true"]
 c.GPUDockerSpawner.profile_list += [
     profile("board", gpus=1, companions={"board": BOARD}),
+    profile(
+        "stubborn", gpus=1, companions={"board": BOARD}, environment={"STUB_IGNORE_TERM": "1"}
+    ),
     profile("broken", gpus=1, companions={"broken": {**BOARD, "cmd": ["/no/such/thing"]}}),
 ]
 """
@@ -63,7 +70,10 @@ def test_the_command_of_the_how_to_shows_them(engine, somebody, docker_client):
     alice = somebody("alice")
     start(alice, "board")
     wait_for("the companion", 30, lambda: len(companions(docker_client, alice)) == 1)
-    assert companions(docker_client, alice)[0].short_id in shown(engine, alice)
+    (board,) = companions(docker_client, alice)
+    (line,) = [one for one in shown(engine, alice).splitlines() if board.short_id in one]
+    # its health check is at work
+    assert "health" in line
 
 
 def shown(engine, person):
@@ -96,3 +106,59 @@ def test_a_server_runs_without_a_companion_that_can_not_start(own, somebody, doc
     assert server_container(docker_client, alice).status == "running"
     alice.stop()
     wait_for("its end", 30, lambda: not companions(docker_client, alice))
+
+
+def test_a_companion_that_is_removed_by_hand_takes_nothing_with_it(own, somebody, docker_client):
+    alice = somebody("alice")
+    start(alice, "board")
+    wait_for("the companion", 30, lambda: len(companions(docker_client, alice)) == 1)
+    busy, server = own.busy(), server_container(docker_client, alice)
+    companions(docker_client, alice)[0].remove(force=True)
+    assert not companions(docker_client, alice)
+    server.reload()
+    assert server.status == "running" and server_of(alice)["ready"] and own.busy() == busy
+    alice.stop()
+    wait_for("free GPUs", 30, lambda: not own.busy())
+
+
+@pytest.mark.skipif(
+    jupyterhub.version_info[0] < 6, reason="both Hub lines are killed in test_restarts.py"
+)
+def test_hub_and_scheduler_killed_in_mid_start_and_mid_stop_leave_no_companion(
+    own, somebody, docker_client, engine
+):
+    starting, stopping = somebody("starting"), somebody("stopping")
+    auditor = Auditor([engine.socket], own.summary()["ledger"])
+    auditor.book(own.state / "gpus" / "ledger.sqlite")
+    with auditor.watching():
+        start(stopping, "stubborn")
+        wait_for("the companion", 30, lambda: len(companions(docker_client, stopping)) == 1)
+        # its end takes as long as the grace
+        stopping.cancel()
+        starting.api("POST", f"/users/{starting.name}/server", json={"profile": "board"})
+        wait_for("a container", 30, lambda: servers(docker_client, starting))
+        own.kill()
+        for pid in scheduler_pids(own):
+            os.kill(pid, signal.SIGKILL)
+        own.start()
+        # whatever became of the start: who has a server has its GPU, and gives both back
+        stop_all(starting)
+        stop_all(stopping)
+        wait_for("no companion", 60, lambda: not mine(docker_client, starting, stopping))
+        wait_for("free GPUs", 60, lambda: not own.busy())
+        verdict = auditor.judge(running=())
+    assert verdict.ok, verdict
+
+
+def servers(client, person):
+    chosen = [f"{labels.KIND}=server", f"{labels.USER}={person.name}"]
+    return client.containers.list(all=True, filters={"label": chosen})
+
+
+def mine(client, *persons):
+    """What there is of these people: servers and companions, running or not."""
+    return [
+        container
+        for person in persons
+        for container in [*servers(client, person), *companions(client, person)]
+    ]
