@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from jupyterhub_gpuspawner import images
+
 PROXY = "configurable-http-proxy"
 #: the release line that the Hub is tested with
 WANTED = "5"
@@ -125,10 +127,7 @@ def pack(packages: list[Package], out: IO[bytes]) -> None:
 
 
 def as_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A member of an archive without what differs from machine to machine: owner, time, mode."""
-    info.uid = info.gid = 0
-    info.uname = info.gname = "root"
+    """A member of an archive without what differs from machine to machine: also the time."""
     # the engine's cache of build steps goes by content
     info.mtime = 0
-    info.mode = 0o755 if info.mode & 0o100 else 0o644
-    return info
+    return images.as_root(info)

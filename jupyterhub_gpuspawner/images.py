@@ -143,12 +143,13 @@ def pack(recipe: Recipe, out: IO[bytes]) -> None:
     """Write the build context as a tar: owner root, the recipe's files, then the extra ones."""
     with tarfile.open(fileobj=out, mode="w") as archive:
         for path in context_files(recipe.context):
-            archive.add(path, path.relative_to(recipe.context).as_posix(), filter=_as_root)
+            archive.add(path, path.relative_to(recipe.context).as_posix(), filter=as_root)
         for name, path in recipe.extra_files.items():
-            archive.add(path, name, filter=_as_root)
+            archive.add(path, name, filter=as_root)
 
 
-def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
+def as_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A member of an archive without the owner and the mode that it has on this machine."""
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
     info.mode = 0o755 if info.mode & 0o100 else 0o644

@@ -16,16 +16,15 @@ from pathlib import Path
 import requests
 from docker.errors import DockerException
 
+from deploy import debian_image
 from deploy.compose import envfile, recipes
 from deploy.node_packages import NodeError
 from deploy.quickstart.progress import step, ticking
-from jupyterhub_gpuspawner import images
 from jupyterhub_gpuspawner.engine.connect import connect
-from jupyterhub_gpuspawner.errors import GPUSpawnerError, ImageMissing
+from jupyterhub_gpuspawner.errors import GPUSpawnerError
 
 #: exit code that the shell understands
 NO_REGISTRY = 3
-_TIME_LIMIT = 60.0
 
 
 def ensure_env(arguments: argparse.Namespace) -> int:
@@ -39,30 +38,14 @@ def ensure_env(arguments: argparse.Namespace) -> int:
 
 def ensure_images(arguments: argparse.Namespace) -> int:
     """The images of compose.yml."""
-    client = connect(None, _TIME_LIMIT)
-    name = recipes.base(os.environ)
+    client = connect(None, debian_image.TIME_LIMIT)
     with ticking():
-        if not images.present(client, name):
-            step(f"pulling {name}")
-            try:
-                images.pull(client, name, step)
-            except ImageMissing as error:
-                step(str(error))
-                return NO_REGISTRY
+        if not debian_image.fetch(client, recipes.base(os.environ)):
+            return NO_REGISTRY
         made = recipes.ensure_all(client, release=arguments.release)
     for part, image in made.items():
         if image.seconds:
             step(f"image {part}: {image.tag} built in {image.seconds:.0f} s")
-    return 0
-
-
-def import_base() -> int:
-    """The Debian image from a root file system on stdin."""
-    name = recipes.base(os.environ)
-    labels = {"jupyterhub-gpuspawner.bootstrap": "debootstrap"}
-    with ticking():
-        images.import_tar(connect(None, _TIME_LIMIT), name, sys.stdin.buffer, labels=labels)
-    step(f"image {name} imported")
     return 0
 
 
@@ -79,7 +62,9 @@ def main() -> int:
     try:
         if arguments.command == "env":
             return ensure_env(arguments)
-        return ensure_images(arguments) if arguments.command == "images" else import_base()
+        if arguments.command == "images":
+            return ensure_images(arguments)
+        return debian_image.import_base(recipes.base(os.environ))
     except (
         *(envfile.EnvFileError, NodeError, GPUSpawnerError),
         *(DockerException, requests.RequestException, OSError),

@@ -17,15 +17,15 @@ from pathlib import Path
 import requests
 from docker.errors import DockerException
 
+from deploy import debian_image
 from deploy.quickstart import recipes, settings
 from deploy.quickstart.progress import step, ticking
 from jupyterhub_gpuspawner import images
 from jupyterhub_gpuspawner.engine.connect import connect
-from jupyterhub_gpuspawner.errors import GPUSpawnerError, ImageMissing
+from jupyterhub_gpuspawner.errors import GPUSpawnerError
 
 #: Exit codes that the shell understands.
 NO_REGISTRY, NOT_ALLOWED = 3, 4
-_TIME_LIMIT = 60.0
 
 
 def engine() -> int:
@@ -42,16 +42,10 @@ def engine() -> int:
 
 def ensure_images() -> int:
     """The images; prints the single-user image's name."""
-    client = connect(None, _TIME_LIMIT)
-    name = recipes.debian(os.environ)
+    client = connect(None, debian_image.TIME_LIMIT)
     with ticking():
-        if not images.present(client, name):
-            step(f"pulling {name}")
-            try:
-                images.pull(client, name, step)
-            except ImageMissing as error:
-                step(str(error))
-                return NO_REGISTRY
+        if not debian_image.fetch(client, recipes.debian(os.environ)):
+            return NO_REGISTRY
         wanted = recipes.singleuser_tag(os.environ)
         if not wanted.startswith(f"{recipes.SINGLEUSER}:"):
             # The admin's own image: theirs to build; here it must only be on the engine.
@@ -68,12 +62,7 @@ def ensure_images() -> int:
 
 def import_base() -> int:
     """The Debian image from a root file system on stdin."""
-    name = recipes.debian(os.environ)
-    labels = {"jupyterhub-gpuspawner.bootstrap": "debootstrap"}
-    with ticking():
-        images.import_tar(connect(None, _TIME_LIMIT), name, sys.stdin.buffer, labels=labels)
-    step(f"image {name} imported")
-    return 0
+    return debian_image.import_base(recipes.debian(os.environ))
 
 
 def show_settings(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from jupyterhub_gpuspawner.images import as_root
+
 #: The minor version the image is made for.
 WANTED = (3, 10)
 #: Not needed to run: tests, headers of the build, graphical parts, other people's packages.
@@ -121,7 +123,7 @@ def pack(python: HostPython, out: IO[bytes]) -> None:
         for path in _walk(python.prefix):
             name = path.relative_to(python.prefix).as_posix()
             if keep(name):
-                archive.add(path, f"conda/{name}", recursive=False, filter=_as_root)
+                archive.add(path, f"conda/{name}", recursive=False, filter=as_root)
 
 
 def _walk(prefix: Path) -> Iterable[Path]:
@@ -129,9 +131,3 @@ def _walk(prefix: Path) -> Iterable[Path]:
         names.sort()
         for name in sorted(names + files):
             yield Path(folder) / name
-
-
-def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    info.uid = info.gid = 0
-    info.uname = info.gname = "root"
-    return info
