@@ -15,7 +15,7 @@ import docker.errors
 
 from ..errors import EngineConflict
 from . import labels
-from .containers import ContainerSpec
+from .containers import ContainerSpec, create_new
 from .faults import says_gone
 from .labels import Kind
 from .volumes import digest, slug
@@ -49,14 +49,7 @@ def start_companion(client: docker.DockerClient, spec: ContainerSpec) -> str:
         The engine refused.
     """
     try:
-        answer = client.api.create_container(
-            image=spec.image,
-            name=spec.name,
-            labels=dict(spec.labels),
-            host_config=client.api.create_host_config(**spec.host),
-            **spec.options,
-        )
-        container_id = str(answer["Id"])
+        container_id = create_new(client, spec)
     except docker.errors.APIError as error:
         if error.status_code != 409:
             raise

@@ -25,6 +25,7 @@ __all__ = [
     "ContainerSpec",
     "ExitReport",
     "create",
+    "create_new",
     "exit_report",
     "last_words",
     "name_taken",
@@ -90,13 +91,7 @@ def create(client: docker.DockerClient, spec: ContainerSpec) -> str:
         The engine refused.
     """
     try:
-        answer = client.api.create_container(
-            image=spec.image,
-            name=spec.name,
-            labels=dict(spec.labels),
-            host_config=client.api.create_host_config(**spec.host),
-            **spec.options,
-        )
+        return create_new(client, spec)
     except docker.errors.APIError as error:
         if error.status_code != 409:
             raise
@@ -106,6 +101,17 @@ def create(client: docker.DockerClient, spec: ContainerSpec) -> str:
         return taken_over(
             holder, spec.labels, what=f"container name {spec.name}", where="on the machine"
         )
+
+
+def create_new(client: docker.DockerClient, spec: ContainerSpec) -> str:
+    """Create a container and return its id. An APIError with status 409: the name is taken."""
+    answer = client.api.create_container(
+        image=spec.image,
+        name=spec.name,
+        labels=dict(spec.labels),
+        host_config=client.api.create_host_config(**spec.host),
+        **spec.options,
+    )
     return str(answer["Id"])
 
 
