@@ -13,7 +13,7 @@ from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.core import Core
 from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
 from jupyterhub_gpuspawner.scheduler.fairshare import Account
-from jupyterhub_gpuspawner.scheduler.line import Line, Place
+from jupyterhub_gpuspawner.scheduler.line import Line, Place, Sought
 from jupyterhub_gpuspawner.scheduler.models import (
     Device,
     DeviceStatus,
@@ -39,9 +39,9 @@ class MultifactorLine(Line):
     HALF_LIFE, MOST_AGE = 7 * DAY, 7 * DAY
     now = 0.0
 
-    def walk(self, mask: int, now: float, full: Callable[[Account], bool]) -> Iterator[Place]:
+    def walk(self, sought: Sought, now: float, full: Callable[[Account], bool]) -> Iterator[Place]:
         """The highest score first; equal ones by arrival."""
-        places = [p for p in self.places.values() if p.shape and p.shape.bit & mask]
+        places = [p for p in self.places.values() if p.shape and p.shape.bit & sought.mask]
         used: dict[str, float] = {}
         for user in {place.entry.key.user for place in places}:
             used[user] = self._used(user)
@@ -55,7 +55,9 @@ class MultifactorLine(Line):
             points = self.AGE * age + self.FAIR * share + self.SIZE * size
             return (-points, entry.seq)
 
-        yield from sorted(places, key=score)
+        for place in sorted(places, key=score):
+            if place.shape is not None and place.shape.bit & sought.mask:
+                yield place
 
     def _used(self, user: str) -> float:
         return self._usage.account("hub", user, ()).used
@@ -66,7 +68,7 @@ class Multifactor(Queue):
 
     def __init__(self, core: Core) -> None:
         super().__init__(core)
-        self.line = MultifactorLine(core.tables, self.capacity, core.usage, core.attached)
+        self.line = MultifactorLine(core.tables, self.capacity, core.usage, core.in_line)
 
     def next(self, now: float) -> Any:
         assert isinstance(self.line, MultifactorLine)
