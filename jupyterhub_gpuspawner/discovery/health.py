@@ -29,7 +29,7 @@ _BROKEN = {
 
 #: calls whose failure alone doesn't make a GPU doubtful. An older driver answers "invalid
 #: argument" for the recovery action
-_MINOR = frozenset({"capability", "name", "recovery action", "utilisation"})
+_MINOR = frozenset({"capability", "ecc errors", "name", "recovery action", "utilisation"})
 
 #: 0 is "none". Draining ones still compute, but take no new work
 _RECOVERY = {
@@ -57,6 +57,8 @@ class Vitals:
     remap_pending: bool | None = None
     #: a row could not be remapped
     remap_failed: bool | None = None
+    #: uncorrectable memory errors since the driver was loaded or the GPU was reset
+    ecc_errors: int | None = None
     #: pages wait to be retired after an uncorrectable error, at the next reset (before Ampere)
     retire_pending: bool | None = None
 
@@ -71,6 +73,9 @@ def judge(vitals: Vitals) -> tuple[Health, str]:
     if vitals.recovery:
         unknown = (Health.SUSPECT, f"the driver asks for recovery action {vitals.recovery}")
         findings.append(_RECOVERY.get(vitals.recovery, unknown))
+    if vitals.ecc_errors:
+        count = f"{vitals.ecc_errors} uncorrectable memory error(s)"
+        findings.append((Health.BAD, f"{count} since its last reset (nvidia-smi --gpu-reset)"))
     if vitals.remap_failed:
         findings.append((Health.BAD, "a broken memory row can't be remapped; replace the GPU"))
     if vitals.remap_pending:

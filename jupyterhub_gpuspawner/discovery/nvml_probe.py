@@ -11,7 +11,7 @@ Document: ``{"error": {"call", "code", "text"}}``, or ``{"driver": text, "host_p
      "memory": {"total", "used"}|null, "utilisation": percent|null,
      "processes": [{"pid", "memory", "cgroup": text|null}]|null,
      "errors": {call: code}, "mig_enabled": bool, "mig_pending": bool, "mig": [GPU…],
-     "recovery", "remap_pending", "remap_failed", "retire_pending": …|null,
+     "recovery", "ecc_errors", "remap_pending", "remap_failed", "retire_pending": …|null,
      "peers": [[index of another GPU, topology level or -1, NVLinks]]}
 """
 
@@ -102,6 +102,8 @@ def _gpu(index: int) -> dict[str, Any]:
             "capability", lambda: pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         ),
         "recovery": asker.ask("recovery action", lambda: _recovery(handle)),
+        # null where the GPU has no ECC, or it is switched off
+        "ecc_errors": asker.ask("ecc errors", lambda: _ecc_errors(handle)),
         "remap_pending": bool(remapped[2]) if remapped else None,
         "remap_failed": bool(remapped[3]) if remapped else None,
         "retire_pending": asker.ask(
@@ -172,6 +174,11 @@ def _processes(asker: Asker, handle: Any) -> list[dict[str, Any]] | None:
 def _utilisation(asker: Asker, handle: Any) -> int | None:
     rates = asker.ask("utilisation", lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
     return None if rates is None else int(rates.gpu)
+
+
+def _ecc_errors(handle: Any) -> int:
+    kind = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
+    return int(pynvml.nvmlDeviceGetTotalEccErrors(handle, kind, pynvml.NVML_VOLATILE_ECC))
 
 
 def _recovery(handle: Any) -> int:

@@ -174,6 +174,7 @@ def _vitals(gpu: Mapping[str, Any]) -> health.Vitals:
     return health.Vitals(
         errors=gpu["errors"],
         recovery=gpu.get("recovery"),
+        ecc_errors=gpu.get("ecc_errors"),
         remap_pending=gpu.get("remap_pending"),
         remap_failed=gpu.get("remap_failed"),
         retire_pending=gpu.get("retire_pending"),

@@ -13,6 +13,7 @@ from typing import Any
 from .. import units
 from ..device_names import qualified
 from ..discovery import cdi
+from ..discovery.alarms import Alarms
 from ..discovery.auto import AutoSource
 from ..discovery.base import Report, Source, Usage
 from ..discovery.engine import Capabilities, Plan, capabilities, plan
@@ -56,6 +57,8 @@ class Sources:
     source: Source
     #: the part of it that simulates, if any: its CDI spec is ours to write
     simulated: SimulatedSource | None
+    #: whether it asks NVIDIA's driver where it finds one
+    nvml: bool = False
 
 
 def make_sources(options: GPUScheduler, containers: Callable[[], Collection[str]]) -> Sources:
@@ -76,7 +79,8 @@ def make_sources(options: GPUScheduler, containers: Callable[[], Collection[str]
         source = AutoSource(node, nvml, simulated)
     else:
         source = NoSource(node)
-    return Sources(source=source, simulated=simulated)
+    asks_driver = options.discovery in ("auto", "nvml")
+    return Sources(source=source, simulated=simulated, nvml=asks_driver)
 
 
 @dataclass(kw_only=True)
@@ -84,6 +88,12 @@ class Inventory:
     """Looks at the node's devices, and knows how each gets into a container."""
 
     sources: Sources
+    #: POSIX seconds
+    clock: Callable[[], float]
+    #: what the driver has reported by itself
+    alarms: Alarms
+    #: set once GPUs were seen whose driver can report something
+    listens: asyncio.Event = field(default_factory=asyncio.Event)
     #: directory for the CDI spec of simulated devices; "" = find one
     cdi_dir: str = ""
     #: the engine shares this machine's file system
@@ -111,6 +121,9 @@ class Inventory:
         if not future.done():
             raise DiscoveryError(f"no answer about the GPUs after {LIMIT:g} s")
         report, how = future.result()
+        if self.sources.nvml and any(not device.simulated for device, _ in report.devices):
+            self.listens.set()
+        report = self.alarms.heed(report, self.clock())
         self.injections = how.injections
         for note in sorted(set(report.notes) - self._notes):
             log.warning("%s: %s", report.node.name, note)

@@ -240,6 +240,18 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
+    alarm_hold = Seconds(
+        60.0,
+        help="""Seconds that a GPU is withheld after its driver reported an error of it.
+
+        Critical errors (XIDs, but for those of programs) and double-bit memory errors are heard
+        as they happen. After this time without another one the measurements decide again. What
+        runs on the GPU goes on. Default: 60.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     stop_grace = Seconds(
         10.0,
         help="""Seconds a container gets to end before it is killed.

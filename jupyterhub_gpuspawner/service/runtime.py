@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+from ..discovery.alarms import Alarms
 from ..engine.events import EngineEvents
 from ..engine.pool import EnginePool
 from ..engine.service_watch import SwarmEvents
@@ -19,6 +20,7 @@ from ..scheduler.state import SchedulerState
 from ..store import Ledger
 from . import waiting
 from .actor import Actor, Store
+from .alarm_watch import AlarmWatch
 from .clock import SteadyClock
 from .companions import CompanionKeeper
 from .desk import Desk, Phase, Status
@@ -153,6 +155,8 @@ class Runtime:
             if swarm
             else Inventory(
                 sources=make_sources(options, self._containers),
+                alarms=Alarms(options.alarm_hold),
+                clock=clock,
                 cdi_dir=options.cdi_dir,
                 local_engine=local,
             )
@@ -179,6 +183,10 @@ class Runtime:
             "events": desk.reconciler.follow(self._outside.events(ledger.id)),
             "clock": self._tick(actor),
         }
+        if isinstance(desk.inventory, Inventory):
+            inventory = desk.inventory
+            watch = AlarmWatch(inventory.alarms, inventory.listens, desk.reconciler.nudge, clock)
+            parts["alarms"] = watch.run()
         if not swarm:  # a Swarm has no networks of users
             keeper = NetworkKeeper(actor, cast(EngineView, engine), _upkeep(options), clock)
             parts["networks"] = keeper.run()

@@ -7,15 +7,18 @@
  *   init|code=9                              nvmlInit fails
  *   gpu|uuid=GPU-a|name=NVIDIA A100|total=N|used=N|reserved=N|util=N|mig=1|mig_pending=1
  *      |recovery=1 (-1: the driver doesn't know the field)|remap_pending=1|remap_failed=1|retire_pending=1
+ *      |ecc=1 (uncorrectable errors; -1: no ECC, and no events of it)|events=0 (none at all)
  *   mig|gpu=0|uuid=MIG-a|name=...|total=N|used=N
  *   link|gpu=0|to=1|count=2|near=10          2 NVLinks and the NVML_TOPOLOGY level of the pair;
  *                                            to=-1: as many links to switches, count=0: only near
  *   process|gpu=0|pid=N|memory=N             ... or process|mig=0|... (number of the mig line)
+ *   event|n=1|gpu=0|type=8|data=79           an XID (8) or double-bit error (2); n grows from event
+ *                                            to event. gpu=-1: of a handle that nobody knows
  *   fail|call=nvmlDeviceGetName|gpu=0|code=15     that call fails for that GPU; gpu=-1: all
  *   hang|call=nvmlDeviceGetCount_v2          that call never returns
  *   crash|call=nvmlDeviceGetCount_v2         that call ends the process with SIGSEGV
  *
- * The file is read at each nvmlInit, so a test changes the GPUs of a running service by writing it
+ * The file is read at each nvmlInit, and for events while somebody waits for them, so a test changes the GPUs of a running service by writing it
  * anew. With -DSCENARIO='"path"' it has a fixed place, for processes that don't get our environment.
  * With -DOLD_DRIVER the functions that drivers before 510 lack are left out.
  * Numbers and structs follow nvml.h; see the binding, nvidia-ml-py.
@@ -24,11 +27,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-    INSUFFICIENT_SIZE = 7, SYSTEM = 50, VERSION_MISMATCH = 25, UNKNOWN = 999
+    INSUFFICIENT_SIZE = 7, TIMEOUT = 10, SYSTEM = 50, VERSION_MISMATCH = 25, UNKNOWN = 999
 };
 enum { MAX = 64, TEXT = 96, FI_RECOVERY_ACTION = 230, VALUE_UNSIGNED_INT = 1 };
 
@@ -41,6 +45,7 @@ typedef struct device {
     char uuid[TEXT], name[TEXT];
     u64 total, used, reserved;
     int util, mig, mig_pending, recovery, remap_pending, remap_failed, retire_pending;
+    int ecc, no_events, registered;
 } device;
 typedef struct { int on_mig, device; uint pid; u64 memory; } process;
 typedef struct { int gpu, to, count, near; } wire;
@@ -56,6 +61,12 @@ typedef struct { u64 total, free, used; } memory_v1;
 typedef struct { uint version; u64 total, reserved, free, used; } memory_v2;
 typedef struct { uint gpu, memory; } utilisation;
 typedef struct {
+    device *device;
+    u64 type, data;
+    uint gpu_instance, compute_instance;
+} event_data;
+typedef struct { int n, gpu; u64 type, data; } event;
+typedef struct {
     uint field, scope;
     long long timestamp, latency;
     uint value_type;
@@ -67,6 +78,9 @@ static device gpus[MAX], migs[MAX];
 static process processes[MAX];
 static fault faults[MAX];
 static wire wires[4 * MAX];
+static event events[MAX];
+static int n_events, last_event, event_sets;
+static device stranger;
 static int n_gpus, n_migs, n_processes, n_faults, n_wires, init_code, initialised;
 
 /* The value of "key=" in a line, copied to text; "" where it is absent. */
@@ -108,10 +122,14 @@ static void read_device(const char *line, device *d, int is_mig) {
     d->remap_pending = (int)number(line, "remap_pending");
     d->remap_failed = (int)number(line, "remap_failed");
     d->retire_pending = (int)number(line, "retire_pending");
+    d->ecc = (int)number(line, "ecc");
+    char text[TEXT];
+    d->no_events = strcmp(get(line, "events", text), "0") == 0;
 }
 
 static void read_line(const char *line) {
     char text[TEXT];
+    if (strncmp(line, "event|", 6) == 0) return;
     if (n_gpus >= MAX || n_migs >= MAX || n_processes >= MAX || n_faults >= MAX) abort();
     if (strncmp(line, "init|", 5) == 0) {
         init_code = (int)number(line, "code");
@@ -142,17 +160,37 @@ static void read_line(const char *line) {
     }
 }
 
-static void read_scenario(void) {
+static FILE *open_scenario(void) {
     const char *path = getenv("FAKE_NVML_SCENARIO");
 #ifdef SCENARIO
     if (path == NULL) path = SCENARIO;
 #endif
-    char line[1024];
     FILE *file = path ? fopen(path, "r") : NULL;
     if (file == NULL) {
         fprintf(stderr, "fakenvml: FAKE_NVML_SCENARIO names no readable file\n");
         abort();
     }
+    return file;
+}
+
+/* The events alone: handles of those who wait stay as they are. */
+static void read_events(void) {
+    char line[1024];
+    FILE *file = open_scenario();
+    n_events = 0;
+    while (fgets(line, sizeof line, file)) {
+        char text[TEXT];
+        if (strncmp(line, "event|", 6) != 0) continue;
+        if (n_events >= MAX) abort();
+        events[n_events++] = (event){(int)number(line, "n"), atoi(get(line, "gpu", text)),
+                                     number(line, "type"), number(line, "data")};
+    }
+    fclose(file);
+}
+
+static void read_scenario(void) {
+    char line[1024];
+    FILE *file = open_scenario();
     n_gpus = n_migs = n_processes = n_faults = n_wires = init_code = 0;
     while (fgets(line, sizeof line, file)) read_line(line);
     fclose(file);
@@ -375,6 +413,72 @@ ret nvmlDeviceGetNvLinkRemotePciInfo_v2(device *d, uint link, pci_info *info) {
     ENTER_DEVICE(d);
     pci(info, 1 + (uint)other_end(d, link));
     return OK;
+}
+
+ret nvmlDeviceGetTotalEccErrors(device *d, int kind, int counter, u64 *count) {
+    ENTER_DEVICE(d);
+    if (kind < 0 || kind > 1 || counter < 0 || counter > 1) return INVALID_ARGUMENT;
+    if (d->is_mig || d->ecc < 0) return NOT_SUPPORTED;
+    /* volatile (0) and uncorrected (1): what has happened since the last reset */
+    *count = kind == 1 && counter == 0 ? (u64)d->ecc : 0;
+    return OK;
+}
+
+ret nvmlEventSetCreate(void **set) {
+    ENTER();
+    event_sets++;
+    *set = &events;
+    return OK;
+}
+
+ret nvmlEventSetFree(void *set) {
+    ENTER();
+    if (set != &events || event_sets == 0) return INVALID_ARGUMENT;
+    event_sets--;
+    return OK;
+}
+
+ret nvmlDeviceGetSupportedEventTypes(device *d, u64 *types) {
+    ENTER_DEVICE(d);
+    if (d->is_mig || d->no_events) return NOT_SUPPORTED;
+    *types = (d->ecc < 0 ? 0 : 1 | 2) | 8;
+    return OK;
+}
+
+ret nvmlDeviceRegisterEvents(device *d, u64 types, void *set) {
+    ENTER_DEVICE(d);
+    u64 known;
+    ret answer = nvmlDeviceGetSupportedEventTypes(d, &known);
+    if (set != &events || event_sets == 0) return INVALID_ARGUMENT;
+    if (answer != OK || (types & ~known) != 0) return NOT_SUPPORTED;
+    d->registered |= (int)types;
+    /* what happened before is not told any more */
+    read_events();
+    for (int i = 0; i < n_events; i++)
+        if (events[i].n > last_event) last_event = events[i].n;
+    return OK;
+}
+
+ret nvmlEventSetWait_v2(void *set, event_data *data, uint timeout) {
+    ENTER();
+    if (set != &events || event_sets == 0) return INVALID_ARGUMENT;
+    for (uint waited = 0;; waited += 20) {
+        ret answer = enter(__func__, NULL);
+        if (answer != OK) return answer;
+        read_events();
+        for (int i = 0; i < n_events; i++) {
+            const event *e = &events[i];
+            if (e->n <= last_event) continue;
+            last_event = e->n;
+            device *d = e->gpu >= 0 && e->gpu < n_gpus ? &gpus[e->gpu] : &stranger;
+            if (d != &stranger && (d->registered & (int)e->type) == 0) continue;
+            *data = (event_data){d, e->type, e->data, (uint)-1, (uint)-1};
+            return OK;
+        }
+        if (waited >= timeout) return TIMEOUT;
+        struct timespec pause_for = {0, 20 * 1000 * 1000};
+        nanosleep(&pause_for, NULL);
+    }
 }
 
 #ifndef OLD_DRIVER

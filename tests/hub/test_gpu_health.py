@@ -6,6 +6,7 @@ it says is read anew at each look of the service's.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ GPUS = ("GPU-0fake", "GPU-1fake")
 CONFIG = """
 c.GPUScheduler.reconcile_interval = 1
 c.GPUScheduler.hung_stop = 3
+c.GPUScheduler.alarm_hold = 5
 c.GPUScheduler.stop_grace = 1
 c.GPUDockerSpawner.stop_grace = 1
 c.JupyterHub.load_groups = {"idlers": {"users": []}, "staff": {"users": []}}
@@ -122,7 +124,7 @@ def gpu_of(hub: TrialHub, person: Any, client: Any) -> tuple[str, int]:
     ("what", "words"),
     [
         ("lost", "the GPU has fallen off the bus; reboot the machine"),
-        ("xid", "the driver asks for a GPU reset"),
+        ("reset", "the driver asks for a GPU reset"),
     ],
 )
 def test_a_gpu_that_fails_is_withheld_and_its_server_lives(
@@ -135,7 +137,7 @@ def test_a_gpu_that_fails_is_withheld_and_its_server_lives(
     if what == "lost":
         machine.says(f"fail|call=nvmlDeviceGetMemoryInfo_v2|gpu={index}|code=15")
     else:
-        # a fatal XID: the driver asks for a reset
+        # after a fatal XID, with a driver that says so
         machine.says(**{f"gpu{index}": "recovery=1"})
     try:
         # its user is told what happened, and the server goes on
@@ -198,6 +200,29 @@ def test_a_gpu_that_computes_keeps_a_silent_server_and_a_group_may_be_exempt(
         wait_for("no warning", 30, lambda: worker.name not in leases(hub))
     finally:
         machine.says()
+
+
+def test_an_error_that_is_only_reported_is_heard_and_passes(hub, somebody, machine, docker_client):
+    alice = somebody("alice")
+    start(alice)
+    container = container_of(docker_client, alice)
+    name, index = gpu_of(hub, alice, docker_client)
+    numbers = itertools.count(1)
+
+    def told() -> bool:
+        # again and again: what happens before the listener is up is told to nobody
+        machine.says(f"event|n={next(numbers)}|gpu={index}|type=8|data=62")
+        return "the driver reports XID 62" in plain(alice.page("/services/gpus/"))
+
+    try:
+        wait_for("the page", 30, told)
+        container.reload()
+        assert container.status == "running"
+    finally:
+        machine.says()
+    alice.stop()
+    # nothing can be measured that is wrong, and nobody is on it
+    wait_for("the GPU", 30, lambda: state(hub, name) == ("free", None))
 
 
 def freezer(container: Any) -> Path:

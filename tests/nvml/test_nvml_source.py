@@ -296,3 +296,20 @@ def test_a_driver_that_does_not_tell_how_gpus_are_connected_is_no_fault(scenario
     report = source().discover()
     assert all(device.bonds == () for device, _ in report.devices)
     assert all(status.health is Health.OK for _, status in report.devices)
+
+
+@pytest.mark.parametrize(
+    ("field", "health", "words"),
+    [
+        ("ecc=3", Health.BAD, "3 uncorrectable memory error(s) since its last reset"),
+        ("ecc=0", Health.OK, ""),
+        ("ecc=-1", Health.OK, ""),
+    ],
+)
+def test_uncorrectable_memory_errors_since_the_last_reset_are_a_fault(
+    scenario, field, health, words
+):
+    scenario(f"gpu|uuid=GPU-0|{A100}|{field}")
+    ((_, status),) = source().discover().devices
+    assert status.health is health
+    assert words in status.note and bool(status.note) is bool(words)

@@ -34,6 +34,8 @@ from jupyterhub_gpuspawner.scheduler.models import Health
         (Vitals(recovery=99), Health.SUSPECT, "recovery action 99"),
         (Vitals(remap_failed=True), Health.BAD, "replace the GPU"),
         (Vitals(remap_pending=True), Health.SUSPECT, "row is remapped at the next GPU reset"),
+        (Vitals(ecc_errors=0), Health.OK, ""),
+        (Vitals(ecc_errors=2), Health.BAD, "2 uncorrectable memory error"),
         (Vitals(retire_pending=True), Health.SUSPECT, "pages are retired at the next GPU reset"),
         (Vitals(recovery=1, remap_pending=True), Health.BAD, "remapped"),
     ],
