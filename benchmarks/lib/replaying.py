@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.lib.jobs import Job
-from jupyterhub_gpuspawner.scheduler import events
+from jupyterhub_gpuspawner.scheduler import whatif
 from jupyterhub_gpuspawner.scheduler.core import Core
-from jupyterhub_gpuspawner.scheduler.decisions import LeaseStored
 from jupyterhub_gpuspawner.scheduler.fairshare import Account
 from jupyterhub_gpuspawner.scheduler.line import Line, Place, Sought
-from jupyterhub_gpuspawner.scheduler.models import (
-    Device,
-    DeviceStatus,
-    GPURequest,
-    LeaseState,
-    Limits,
-    Node,
-    ServerKey,
-    Settings,
-)
+from jupyterhub_gpuspawner.scheduler.models import Device, GPURequest, Node, Settings
 from jupyterhub_gpuspawner.scheduler.policy import DAY, Fairness
 from jupyterhub_gpuspawner.scheduler.queue import Queue
-from jupyterhub_gpuspawner.scheduler.state import SchedulerState
 
 GUARD = 2 * DAY
 GPUS = 16
@@ -90,6 +78,9 @@ POLICIES = {
     "fifo": Policy("fifo", replace(OFF, by_usage=False, backfill=False)),
     "backfill": Policy("backfill", replace(OFF, by_usage=False)),
     "multifactor": Policy("multifactor", OFF, Multifactor),
+    "multifactor_guard": Policy(
+        "multifactor_guard", replace(Fairness(), age_guard=GUARD), Multifactor
+    ),
     "ours": Policy("ours", OFF),
     "ours_guard": Policy("ours_guard", replace(Fairness(), age_guard=GUARD)),
 }
@@ -100,16 +91,18 @@ class Outcome:
     """What came of a replay."""
 
     #: seconds, by job
-    waits: list[float] = field(default_factory=list)
+    waits: list[float]
     #: user -> GPU seconds had, GPU seconds waited for
-    had: dict[str, float] = field(default_factory=dict)
-    waited: dict[str, float] = field(default_factory=dict)
+    had: dict[str, float]
+    waited: dict[str, float]
     #: GPU seconds had until the last arrival, of those there were
-    utilisation: float = 0.0
+    utilisation: float
     #: grants to somebody younger than one who waited longer than the guard
-    violations: int = 0
+    violations: int
     #: (when, GPUs held)
-    held: list[tuple[float, int]] = field(default_factory=list)
+    held: list[tuple[float, int]]
+    #: seconds by which the first estimate of those who waited was wrong
+    errors: list[float]
 
     @property
     def wait(self) -> float:
@@ -123,70 +116,54 @@ class Outcome:
         return sum(parts) ** 2 / (len(parts) * sum(part * part for part in parts))
 
 
-class Replay:
-    """One run."""
+def site() -> whatif.Site:
+    """Two nodes of 8 GPUs."""
+    return whatif.Site(
+        nodes=(Node(name="a"), Node(name="b")),
+        devices=tuple(
+            Device(id=f"{node}{k}", node=node, index=k) for node in "ab" for k in range(GPUS // 2)
+        ),
+    )
 
-    def __init__(self, jobs: list[Job], policy: Policy) -> None:
-        self.jobs = jobs
-        settings = Settings(
-            limits=Limits(queued_per_user=10**6, queued_total=10**6),
-            fairness=policy.fairness,
-            bind_deadline=1e18,
-        )
-        self.state = SchedulerState(settings, epoch=1, queues=policy.queues)
-        self.ends: list[tuple[float, int]] = []
-        self.outcome = Outcome()
-        self.gpus = 0
-        for node in ("a", "b"):
-            devices = tuple(
-                (Device(id=f"{node}{k}", node=node, index=k, simulated=True), DeviceStatus())
-                for k in range(GPUS // 2)
-            )
-            self.state.handle(events.NodeReported(node=Node(name=node), devices=devices), 0.0)
-            self.state.handle(events.NodeReconciled(node=node), 0.0)
 
-    def run(self) -> Outcome:
-        """All jobs to their ends."""
-        last = self.jobs[-1].at
-        for number, job in enumerate(self.jobs):
-            while self.ends and self.ends[0][0] <= job.at:
-                self._end(*heapq.heappop(self.ends), last)
-            self._do(self._submitted(number, job), job.at, last)
-        while self.ends:
-            self._end(*heapq.heappop(self.ends), last)
-        assert len(self.outcome.waits) == len(self.jobs), "somebody waits for ever"
-        self.outcome.utilisation /= GPUS * last
-        return self.outcome
-
-    def _submitted(self, number: int, job: Job) -> events.Event:
-        return events.Submitted(
-            entry_id=f"j{number}",
-            key=ServerKey(hub="hub", user=job.user, server=str(number)),
+def replay(jobs: list[Job], policy: Policy, *, estimates: bool = False) -> Outcome:
+    """One run. ``estimates``: also measure what those who wait are told."""
+    wanted = [
+        whatif.Job(
+            at=job.at,
+            user=job.user,
             request=GPURequest(count=job.gpus, length=job.length),
-            boot_id="1",
+            seconds=job.seconds,
         )
+        for job in jobs
+    ]
+    settings = Settings(fairness=policy.fairness)
+    found = whatif.WhatIf(wanted, site(), settings, policy.queues, estimates=estimates).run()
+    assert len(found.waits) == len(jobs), "somebody waits for ever"
+    had: dict[str, float] = {}
+    waited: dict[str, float] = {}
+    for number, job in enumerate(jobs):
+        had[job.user] = had.get(job.user, 0.0) + job.gpus * job.seconds
+        waited[job.user] = waited.get(job.user, 0.0) + job.gpus * found.waits[number]
+    last = jobs[-1].at
+    return Outcome(
+        waits=[found.waits[number] for number in range(len(jobs))],
+        had=had,
+        waited=waited,
+        utilisation=found.used(0.0, last) / (GPUS * last),
+        violations=_violations(jobs, found),
+        held=found.held,
+        errors=list(found.errors.values()),
+    )
 
-    def _end(self, now: float, number: int, last: float) -> None:
-        self.gpus -= self.jobs[number].gpus
-        self._do(events.StopWanted(lease_id=f"j{number}"), now, last)
 
-    def _do(self, event: events.Event, now: float, last: float) -> None:
-        for decision in self.state.handle(event, now):
-            if isinstance(decision, LeaseStored) and decision.lease.state is LeaseState.RESERVED:
-                self._granted(int(decision.lease.id[1:]), now, last)
-        self.outcome.held.append((now, self.gpus))
+def _violations(jobs: list[Job], found: whatif.Outcome) -> int:
+    """Grants past an older one that had waited longer than the guard.
 
-    def _granted(self, number: int, now: float, last: float) -> None:
-        job, out = self.jobs[number], self.outcome
-        wait = now - job.at
-        out.waits.append(wait)
-        out.had[job.user] = out.had.get(job.user, 0.0) + job.gpus * job.seconds
-        out.waited[job.user] = out.waited.get(job.user, 0.0) + job.gpus * wait
-        out.utilisation += job.gpus * max(min(now + job.seconds, last) - min(now, last), 0.0)
-        self.gpus += job.gpus
-        heapq.heappush(self.ends, (now + job.seconds, number))
-        # the nodes are alike: whoever waits could use these GPUs
-        waiting = self.state.tables.queued_of.values()
-        oldest = min((int(entry[1:]) for entry in waiting), default=number)
-        if oldest < number and now - self.jobs[oldest].at > GUARD:
-            out.violations += 1
+    The nodes are alike: whoever waits could use the GPUs.
+    """
+    broken = 0
+    for number, oldest in found.grants:
+        if oldest is not None and oldest < number:
+            broken += jobs[number].at + found.waits[number] - jobs[oldest].at > GUARD
+    return broken

@@ -273,13 +273,15 @@ class Usage:
     def cost(self, entry: QueueEntry) -> float:
         """What each GPU of the entry will be charged, weighted as of when it was asked for.
 
-        So among equals the shorter request is first, then the older one; the number of GPUs
-        makes no difference, or large requests would come last for ever. Adding it to the usage
-        is the finish tag of weighted fair queueing (Demers, Keshav and Shenker, 1989).
+        It counts ``length_weight`` times: a short request that comes first gains more than it
+        takes from the others, and usage evens it out. So among equals the shorter request is
+        first, then the older one; the number of GPUs makes no difference, or large requests
+        would come last for ever. Adding it to the usage is the finish tag of weighted fair
+        queueing (Demers, Keshav and Shenker, 1989).
         """
         length = entry.request.length
         seconds = self.fairness.unbounded_length if length is None else length
-        return seconds * self._weight(entry.submitted_at)
+        return self.fairness.length_weight * seconds * self._weight(entry.submitted_at)
 
     def _weight(self, at: float) -> float:
         if self._origin is None:

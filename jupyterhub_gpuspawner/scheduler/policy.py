@@ -114,6 +114,8 @@ class Fairness:
     half_life: float = 7 * DAY
     #: seconds that a request without a length is charged for
     unbounded_length: float = DAY
+    #: GPU hours of usage that an hour of the length asked for counts as much as, in the order
+    length_weight: float = 4.0
     #: seconds of waiting after which a request is first in line; None = never
     age_first: float | None = DAY
     #: seconds of waiting after which nobody younger passes any more; None = never

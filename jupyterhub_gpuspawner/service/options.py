@@ -242,11 +242,11 @@ class GPUScheduler(PolicyOptions):
 
     alarm_hold = Seconds(
         60.0,
-        help="""Seconds that a GPU is withheld after its driver reported an error of it.
+        help="""Seconds that a reported error of a GPU counts.
 
-        Critical errors (XIDs, but for those of programs) and double-bit memory errors are heard
-        as they happen. After this time without another one the measurements decide again. What
-        runs on the GPU goes on. Default: 60.
+        Meanwhile the GPU is given to nobody; what runs on it goes on. Critical errors (XIDs, but
+        for those of programs) and double-bit memory errors are heard as they happen. After this
+        time without another one the measurements decide again. Default: 60.
 
         .. versionadded:: 0.1
         """,

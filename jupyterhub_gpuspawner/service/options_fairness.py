@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from traitlets import Bool, Dict, Int, TraitError, Unicode, validate
+from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from ..scheduler.fairshare import Usage
@@ -85,6 +85,19 @@ class FairnessOptions(Configurable):
         """,
     ).tag(config=True)
 
+    length_weight = Float(
+        4.0,
+        min=0.0,
+        help="""How much the length asked for counts beside past usage.
+
+        In the order, an hour of length counts as many GPU hours of usage. Higher: short requests
+        come first more often, and people wait less on average. 0 = only usage counts, and the
+        older request is first among equals. Default: 4.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
+
     age_first = Seconds(
         24 * 3600.0,
         allow_none=True,
@@ -137,6 +150,7 @@ class FairnessOptions(Configurable):
             priorities=dict(self.group_priorities),
             half_life=self.usage_half_life,
             unbounded_length=self.unbounded_length,
+            length_weight=self.length_weight,
             age_first=self.age_first,
             age_guard=self.age_guard,
             backfill=self.backfill,

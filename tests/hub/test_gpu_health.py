@@ -268,7 +268,11 @@ def test_a_stop_that_hangs_quarantines_the_gpu_until_the_next_boot(
     wait_for(
         "no container",
         60,
-        lambda: not docker_client.containers.list(all=True, filters={"id": container.id}),
+        lambda: (
+            not docker_client.containers.list(
+                all=True, filters={"id": container.id}, ignore_removed=True
+            )
+        ),
     )
     wait_for("the lease's end", 30, lambda: f"{alice.name}: gave back" in hub.log())
     assert state(hub, name) == ("unavailable", "device_quarantined")

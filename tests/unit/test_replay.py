@@ -7,14 +7,14 @@ import random
 import pytest
 
 from benchmarks.lib import jobs
-from benchmarks.lib.replaying import POLICIES, Replay
+from benchmarks.lib.replaying import POLICIES, replay
 
 JOBS = jobs.sample(jobs.synthetic(160, random.Random(1)), 80, 0.9, 1)
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_every_policy_serves_all_jobs(name):
-    found = Replay(JOBS, POLICIES[name]).run()
+    found = replay(JOBS, POLICIES[name])
     assert len(found.waits) == len(JOBS)
     assert min(found.waits) >= 0.0
     assert 0.0 < found.jain <= 1.0

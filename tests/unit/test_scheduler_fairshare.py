@@ -326,7 +326,7 @@ def test_past_the_age_guard_others_pass_on_what_the_old_one_can_not_use():
 
 def test_without_an_age_guard_nobody_is_old():
     world = world_with("g1", age_guard=None, age_first=None)
-    had(world, "ann", 10)
+    had(world, "ann", 40)
     world.run("cy")
     world.ask("ann")
     world.tick(2.5 * DAY)
@@ -344,6 +344,16 @@ def test_after_a_day_a_request_is_first_and_has_a_reservation():
     assert line(world) == ["bob", "cy"]
     assert world.granted(world.ask("dan", length=HOUR)), "who delays nobody passes all the same"
     assert not world.granted(cy)
+
+
+def test_what_the_length_weighs_beside_usage_is_the_admins_to_say():
+    for weight, first in ((0.0, "ann"), (1.0, "ann"), (4.0, "bob")):
+        world = world_with("g1", length_weight=weight)
+        had(world, "bob", 30)
+        world.run("cy")
+        world.ask("ann", length=24 * HOUR)
+        world.ask("bob", length=HOUR)
+        assert line(world)[0] == first, f"a weight of {weight}"
 
 
 def test_of_equal_users_the_one_who_asks_for_less_time_is_first():
