@@ -240,18 +240,6 @@ class GPUScheduler(PolicyOptions):
         """,
     ).tag(config=True)
 
-    alarm_hold = Seconds(
-        60.0,
-        help="""Seconds that a reported error of a GPU counts.
-
-        Meanwhile the GPU is given to nobody; what runs on it goes on. Critical errors (XIDs, but
-        for those of programs) and double-bit memory errors are heard as they happen. After this
-        time without another one the measurements decide again. Default: 60.
-
-        .. versionadded:: 0.1
-        """,
-    ).tag(config=True)
-
     stop_grace = Seconds(
         10.0,
         help="""Seconds a container gets to end before it is killed.

@@ -1,4 +1,4 @@
-"""Options of where servers may run: pools of machines, and which of several machines."""
+"""Options of where servers may run: GPUs withheld, pools, and which of several machines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,25 @@ from traitlets.config import Configurable
 
 from ..errors import ConfigError
 from ..scheduler.models import Placement
+from .traits import Seconds
 
 PLACEMENTS = ("best_fit", "fgd")
 
 
 class PlaceOptions(Configurable):
     """Part of :class:`~.options.GPUScheduler`: where servers go."""
+
+    alarm_hold = Seconds(
+        60.0,
+        help="""Seconds that a reported error of a GPU counts.
+
+        Meanwhile the GPU is given to nobody; what runs on it goes on. Critical errors (XIDs, but
+        for those of programs) and double-bit memory errors are heard as they happen. After this
+        time without another one the measurements decide again. Default: 60.
+
+        .. versionadded:: 0.1
+        """,
+    ).tag(config=True)
 
     node_pools = Dict(
         key_trait=Unicode(),
