@@ -13,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..errors import GPUSpawnerError
 from ..kinds import one_line
-from . import admin, doctor, images, ledgers, live, storage
+from . import admin, doctor, images, ledgers, live, simulate, storage
 from .command import FAILED, Command, Parser, add_arguments, note
 
 PROGRAM = "jupyterhub-gpuspawner"
@@ -23,6 +23,7 @@ COMMANDS: tuple[Command, ...] = (
     *ledgers.COMMANDS,
     *storage.COMMANDS,
     *images.COMMANDS,
+    *simulate.COMMANDS,
     *doctor.COMMANDS,
 )
 _END = """exit codes: 0 it worked; 1 it did not, and one line on standard error says why; 2 it was
