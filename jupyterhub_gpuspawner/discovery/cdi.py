@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import DiscoveryError
 
 
@@ -94,6 +92,8 @@ def _names(path: Path) -> list[str]:
         raise DiscoveryError(f"CDI spec {path} can't be read: {error}") from error
     except UnicodeDecodeError:
         return []
+    import yaml  # not where an agent runs: it has the standard library only
+
     try:
         spec = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):

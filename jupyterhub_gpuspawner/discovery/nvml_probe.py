@@ -33,6 +33,8 @@ from . import nvml_links
 _ABSENT = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 #: inode of the machine's own PID namespace, fixed in the kernel (PROC_PID_INIT_INO)
 _HOST_PID_NAMESPACE = 0xEFFFFFFC
+#: the machine's ``/proc``, where it is mounted elsewhere: a Swarm service can't share its PIDs
+_PROC = os.environ.get("GPUS_HOST_PROC") or "/proc"
 #: what the driver answers for a quantity that it doesn't know
 _UNKNOWN = 2**64 - 1
 #: how often the processes of a device are read until all of them are in ``/proc``
@@ -69,7 +71,8 @@ def probe() -> dict[str, Any]:
         peers = nvml_links.peers(count)
         return {
             "driver": Asker().ask("driver", pynvml.nvmlSystemGetDriverVersion),
-            "host_pids": Path("/proc/self/ns/pid").stat().st_ino == _HOST_PID_NAMESPACE,
+            "host_pids": _PROC != "/proc"
+            or Path("/proc/self/ns/pid").stat().st_ino == _HOST_PID_NAMESPACE,
             "gpus": [{**_gpu(index), "peers": peers.get(index, [])} for index in range(count)],
         }
     except pynvml.NVMLError as error:
@@ -204,7 +207,7 @@ def _process(entry: Any) -> dict[str, Any]:
 
 def _cgroup(pid: int) -> str | None:
     try:
-        return Path(f"/proc/{pid}/cgroup").read_text()
+        return Path(f"{_PROC}/{pid}/cgroup").read_text()
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -185,6 +185,12 @@ def exit_code(task: Json | None) -> int | None:
     return code if code or state_of(task) == "complete" else None
 
 
+def container_of(task: Json) -> str:
+    """Id of the task's container on its node; empty = none yet."""
+    status: Json = (task.get("Status") or {}).get("ContainerStatus") or {}
+    return str(status.get("ContainerID") or "")
+
+
 def address_of(task: Json, network: str) -> str:
     """The task's address on a network (name or id); empty = none."""
     for attachment in task.get("NetworksAttachments") or ():

@@ -276,10 +276,11 @@ def add_routes(web: WebApplication, prefix: str, desk: Desk) -> None:
 
 def add_api(web: WebApplication, prefix: str, desk: Desk) -> None:
     """Add the routes of the API under ``prefix``."""
-    from . import api_internal
+    from . import api_agents, api_internal
 
     for one in _prefixes(prefix):
         web.add_handlers(".*", api_internal.routes(one, desk))
+        web.add_handlers(".*", api_agents.routes(one, desk))
     web.settings["prefix"] = prefix
 
 

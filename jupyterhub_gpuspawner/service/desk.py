@@ -19,6 +19,7 @@ from ..scheduler.state import SchedulerState
 from ..store.replay import JournalRow
 from . import waiting
 from .actor import Actor, Post, Store
+from .agents import Agents
 from .bodies import Ended
 from .inventory import Inventory, SwarmInventory
 from .live import Live
@@ -82,6 +83,7 @@ class Desk:
         self.actor: Actor | None = None
         self.reconciler: Reconciler | None = None
         self.inventory: Inventory | SwarmInventory | None = None
+        self.agents: Agents | None = None
         self.ledger_id = ""
         #: of the Hub process that lives now
         self.boot_id = boot_id

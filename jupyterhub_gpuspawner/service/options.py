@@ -355,6 +355,11 @@ class GPUScheduler(PolicyOptions):
                 f"GPUScheduler.claim_engine is False with discovery {self.discovery!r}: two "
                 "schedulers would give out the same GPUs; allowed with 'simulated' and 'none'"
             )
+        if self.agent_key_file and self.discovery != "swarm":
+            raise ConfigError(
+                f"GPUScheduler.agent_key_file with discovery {self.discovery!r}: only a Swarm has "
+                "agents; want 'swarm', or no key"
+            )
         if self.simulate or self.discovery == "simulated":
             try:
                 simulated_devices(self.simulate, self.node_name)

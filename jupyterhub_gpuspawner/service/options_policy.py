@@ -7,6 +7,7 @@ from typing import Any
 from traitlets import Dict, Float, Int, TraitError, Unicode, validate
 
 from ..scheduler.models import Limits, Settings
+from .options_agents import AgentOptions
 from .options_budgets import BudgetOptions
 from .options_fairness import FairnessOptions
 from .options_idle import IdleOptions
@@ -14,7 +15,7 @@ from .options_places import PlaceOptions
 from .traits import Seconds
 
 
-class PolicyOptions(FairnessOptions, BudgetOptions, IdleOptions, PlaceOptions):
+class PolicyOptions(FairnessOptions, BudgetOptions, IdleOptions, PlaceOptions, AgentOptions):
     """Part of :class:`~.options.GPUScheduler`: what :class:`Settings` is made of."""
 
     memory_reserve = Float(

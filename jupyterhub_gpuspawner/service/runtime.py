@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+from ..agent import read_key
 from ..discovery.alarms import Alarms
 from ..engine.events import EngineEvents
 from ..engine.pool import EnginePool
@@ -20,6 +21,7 @@ from ..scheduler.state import SchedulerState
 from ..store import Ledger
 from . import waiting
 from .actor import Actor, Store
+from .agents import Agents
 from .alarm_watch import AlarmWatch
 from .clock import SteadyClock
 from .companions import CompanionKeeper
@@ -171,6 +173,9 @@ class Runtime:
             clock,
         )
         desk.reconciler.on_change = self._node_changed
+        if isinstance(desk.reconciler, SwarmReconciler):
+            desk.agents = desk.reconciler.agents = _agents(options, clock)
+            desk.agents.on_news = desk.reconciler.nudge
         actor.listeners.append(self._stored)
         actor.on_rebuilt.append(self._rebuilt)
         actor.on_trouble.append(self._troubled)
@@ -289,6 +294,11 @@ def real_outside(options: GPUScheduler, pool: EnginePool, hub: HubStarter | None
         events=lambda ledger: events_of(ledger, host),
         hub=hub,
     )
+
+
+def _agents(options: GPUScheduler, clock: Callable[[], float]) -> Agents:
+    key = read_key(options.agent_key_file) if options.agent_key_file else ""
+    return Agents(key, options.agent_silence, clock)
 
 
 def _scope(options: GPUScheduler, ledger: str) -> Scope:

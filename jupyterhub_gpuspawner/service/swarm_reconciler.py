@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..discovery import swarm
+from ..discovery.agent_report import combined, doubted
 from ..discovery.base import Report
 from ..discovery.engine import Plan
 from ..engine import tasks
@@ -20,11 +21,18 @@ from ..scheduler.models import Admin, Lease, NodeState
 from ..scheduler.state import SchedulerState
 from . import inventory as inv
 from .actor import Actor
+from .agents import Agents
 from .engine_view import Seen, WorldView
 from .reconciler import Reconciler
 from .swarm_view import Held, SwarmSeen, SwarmView
 
 log = logging.getLogger("gpus.reconcile")
+
+#: of a site without agents
+NO_AGENTS = Agents("", 1.0, lambda: 0.0)
+#: seconds for which the container of a task that is gone counts as ours: its last process may
+#: be in a report that is as old
+REMEMBERED = 60.0
 
 #: seconds until the next look while a service is gone and its container is not known to be
 WATCHED = 1.0
@@ -35,6 +43,8 @@ class SwarmReconciler(Reconciler):
 
     #: names of the nodes that were ready at the last look
     _ready_nodes: frozenset[str] = frozenset()
+    #: the nodes' agents
+    agents: Agents = NO_AGENTS
     #: services that are gone without proof
     _vanished: frozenset[str] = frozenset()
 
@@ -42,6 +52,9 @@ class SwarmReconciler(Reconciler):
         super().__init__(actor, engine, *others)
         assert isinstance(engine, SwarmView)
         self._view = engine
+        #: containers of our servers -> when they were last listed; device -> when last held
+        self._containers: dict[str, float] = {}
+        self._held: dict[str, float] = {}
         engine.recall = self._recall
 
     async def _recall(self, service_id: str) -> Held | None:
@@ -63,7 +76,8 @@ class SwarmReconciler(Reconciler):
         return sorted(self._ready_nodes)
 
     def _until_due(self) -> float:
-        return WATCHED if self._vanished else super()._until_due()
+        due = WATCHED if self._vanished else super()._until_due()
+        return min(due, self.agents.silence / 2) if self.agents.wanted else due
 
     async def _silence(self) -> None:
         for name in await self._actor.read(lambda state: sorted(state.tables.nodes)):
@@ -82,28 +96,62 @@ class SwarmReconciler(Reconciler):
         self._view.forget(recorded | {one.container_id for one in seen.ours})
         listed = {name: node for node, name in seen.nodes}
         ready = {name: node for name, node in listed.items() if tasks.is_ready(node)}
-        reports = {name: swarm.report(node, name) for name, node in ready.items()}
+        listed_reports = {name: swarm.report(node, name) for name, node in ready.items()}
+        reports, told = self._heard(listed_reports, ready, seen)
+        ready = {name: node for name, node in ready.items() if name in reports}
         devices = [device for report in reports.values() for device, _ in report.devices]
         self._inventory.injections = {one.id: swarm.injection(one) for one in devices}
         known = await self._actor.read(_states)
         for name in sorted(known.keys() - ready.keys()):
             if name in self._ready_nodes or known[name] is NodeState.UP:
-                log.warning("%s: not ready in the Swarm; nothing of it is known", name)
+                why = "its agent is silent" if name in listed_reports else "not ready in the Swarm"
+                log.warning("%s: %s; nothing of it is known", name, why)
             await self._actor.post(events.NodeChanged(node=name, state=NodeState.SILENT))
         for name, report in reports.items():
-            await self._report_node(report, seen, taken_at)
+            await self._report_node(report, seen, told.get(name, taken_at))
             await self._follow_admin(name, swarm.admin(ready[name]))
         self._ready_nodes = frozenset(ready)
+
+    def _heard(
+        self, listed: dict[str, Report], ready: Mapping[str, Any], seen: SwarmSeen
+    ) -> tuple[dict[str, Report], dict[str, float]]:
+        """Reports with what the agents say, and when theirs were taken. Silent nodes have none."""
+        now = self._clock()
+        self._containers.update(dict.fromkeys(seen.containers, now))
+        self._containers = {id: at for id, at in self._containers.items() if now - at < REMEMBERED}
+        if not self.agents.wanted:
+            return listed, {}
+        reports, taken = {}, {}
+        for name, report in listed.items():
+            if not report.devices:
+                reports[name] = report
+                continue
+            told = self.agents.latest(str(ready[name]["ID"]))
+            if told is None:
+                continue
+            taken[name], said = told.taken_at, told.message.report
+            reports[name] = (
+                doubted(report, told.message.error)
+                if said is None
+                else combined(report, said, frozenset(self._containers))
+            )
+        return reports, taken
 
     async def _report_node(self, report: Report, seen: SwarmSeen, taken_at: float) -> None:
         def make(state: SchedulerState) -> events.NodeReported:
             devices = [device for device, _ in report.devices]
+            # one that was held when it was measured may have been in use by its lease
+            now = self._clock()
+            self._held.update(dict.fromkeys(inv.held(state), now))
+            held = frozenset(id for id, at in self._held.items() if at >= taken_at or at == now)
             foreign = inv.foreign_use(
                 [*seen.ours, *seen.others], state.tables.leases.values(), devices
             )
             return events.NodeReported(
                 node=report.node,
-                devices=inv.merged(report, _PLAIN, foreign, frozenset(d.id for d in devices)),
+                devices=inv.merged(report, _PLAIN, foreign, held),
+                occupied=inv.occupied(report),
+                working=inv.working(report),
                 taken_at=taken_at,
             )
 

@@ -46,6 +46,8 @@ class SwarmSeen(Seen):
 
     #: ``/nodes`` with the names that we give them
     nodes: tuple[tuple[Mapping[str, Any], str], ...] = ()
+    #: ids of the containers of our servers, on all nodes
+    containers: frozenset[str] = frozenset()
 
 
 def proven(
@@ -206,7 +208,17 @@ class SwarmView:
             and not tasks.is_final(task)
             and not self._is_ours(task)
         ]
-        return SwarmSeen(ours=tuple(ours), others=tuple(others), nodes=tuple(nodes))
+        mine = (
+            tasks.container_of(task)
+            for task in survey.tasks
+            if task.get("ServiceID") in known or self._is_ours(task)
+        )
+        return SwarmSeen(
+            ours=tuple(ours),
+            others=tuple(others),
+            nodes=tuple(nodes),
+            containers=frozenset(mine) - {""},
+        )
 
     def _is_ours(self, task: Mapping[str, Any]) -> bool:
         """Of a service of ours that is gone, or younger than the list."""

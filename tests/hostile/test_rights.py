@@ -61,6 +61,7 @@ EXAMPLES = {
     "api/usage\\.csv": "api/usage.csv",
     "api/audit": "api/audit",
     "api/health": "api/health",
+    "api/agents/report": "api/agents/report",
     "api/internal/summary": "api/internal/summary",
     "api/internal/warned": "api/internal/warned",
     "api/internal/hub": "api/internal/hub",
@@ -170,6 +171,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "oauth_callback": {"GET": {"*": 400}},
     "static/([a-z]+\\.(?:css|js))": {"GET": {"*": OK}, "HEAD": {"*": OK}},
     "api/health": {"GET": {"*": OK}},
+    # no token counts: a report has to be signed with the agents' key
+    "api/agents/report": {"POST": {"*": NO}},
     "api/internal/summary": {"GET": {"*": NO, "service token": OK}},
     "api/internal/warned": {"GET": {"*": NO, "service token": OK}},
     # 400: the empty body names no Hub

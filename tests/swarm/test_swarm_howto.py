@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,16 +16,18 @@ PAGE = Path(__file__).parents[2] / "docs" / "howto" / "swarm.md"
 RUN = re.compile(r"<!-- run on the testbed -->\n```bash\n(.*?)```", re.DOTALL)
 
 
-def test_every_command_of_the_page_works_on_a_real_swarm(swarm, manager):
+def test_every_command_of_the_page_works_on_a_real_swarm(swarm, manager, tmp_path):
     if shutil.which("docker") is None:
         pytest.skip("Docker's command is not on this machine")
     clear(manager)
     lines = [line for block in RUN.findall(PAGE.read_text()) for line in block.splitlines()]
-    assert len(lines) >= 9
+    assert len(lines) >= 13
     try:
         for line in lines:
             done = subprocess.run(
-                ["docker", "--host", swarm.manager.base_url, *shlex.split(line)[1:]],
+                ["bash", "-c", line],
+                env={**os.environ, "DOCKER_HOST": swarm.manager.base_url},
+                cwd=tmp_path,
                 capture_output=True,
                 text=True,
             )
@@ -34,11 +36,13 @@ def test_every_command_of_the_page_works_on_a_real_swarm(swarm, manager):
         (node,) = manager.api.nodes(filters={"name": "node2"})
         assert node["Spec"]["Labels"]["jupyterhub-gpuspawner.gpu-model"] == "NVIDIA A100"
     finally:
-        restore(manager)
         clear(manager)
+        restore(manager)
 
 
 def restore(manager):
+    for secret in manager.secrets.list():
+        secret.remove()
     for node in manager.api.nodes():
         spec = {**node["Spec"], "Availability": "active", "Labels": {}}
         manager.api.update_node(node["ID"], node["Version"]["Index"], spec)
