@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Any, TypeVar, Union
 
 from .models import Booking, Device, DeviceStatus, Lease, Node, QueueEntry
+from .values import maker
 
 T = TypeVar("T")
 #: turns a value into what ``json.dumps`` takes, or back
@@ -167,6 +168,16 @@ _CODECS: dict[Any, tuple[Convert, Convert]] = {
 }
 
 
+def _as_they_are(hint: Any) -> frozenset[type]:
+    """Types of values that need no decoding in a field of this type: most of them, in most rows."""
+    if hint in (str, int, bool):
+        return frozenset({hint})
+    parts = typing.get_args(hint)
+    if types.NoneType not in parts:
+        return frozenset()
+    return frozenset({types.NoneType}).union(*map(_as_they_are, parts))
+
+
 def _enum_codec(kind: type[Enum]) -> tuple[Convert, Convert]:
     members = {member.value: member for member in kind}
 
@@ -208,6 +219,9 @@ def _dataclass_encoder(kind: type[Any], codecs: dict[str, tuple[Convert, Convert
 
 def _dataclass_decoder(kind: type[Any], codecs: dict[str, tuple[Convert, Convert]]) -> Convert:
     decoders = {name: codec[1] for name, codec in codecs.items()}
+    hints = typing.get_type_hints(kind)
+    as_they_are = {name: _as_they_are(hints[name]) for name in codecs}
+    make = maker(kind)
     required = [
         field.name
         for field in fields(kind)
@@ -224,11 +238,14 @@ def _dataclass_decoder(kind: type[Any], codecs: dict[str, tuple[Convert, Convert
         for name, item in data.items():
             if name not in decoders:
                 raise ValueError(f".{name}: unknown field of {kind.__name__} (a newer version?)")
+            if type(item) in as_they_are[name]:
+                decoded[name] = item
+                continue
             try:
                 decoded[name] = decoders[name](item)
             except ValueError as error:
                 raise ValueError(f".{name}{error}") from None
-        return kind(**decoded)
+        return make(**decoded)
 
     return dec
 

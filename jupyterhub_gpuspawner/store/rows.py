@@ -21,6 +21,8 @@ from ..scheduler.decisions import (
 from ..scheduler.models import Lease, QueueEntry
 
 Row = dict[str, Any]
+#: rows that are parsed together
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +66,22 @@ def read(payload: str, where: str) -> Decision:
         return from_json(json.loads(payload))
     except ValueError as error:
         raise LedgerError(f"{where} can't be read: {error}") from error
+
+
+def read_many(payloads: Sequence[str], where: str) -> list[Decision]:
+    """The same of many, in less time: one text is parsed for some hundred rows."""
+    found: list[Decision] = []
+    for start in range(0, len(payloads), _AT_ONCE):
+        some = payloads[start : start + _AT_ONCE]
+        try:
+            values = json.loads(f"[{','.join(some)}]")
+            decisions = [from_json(value) for value in values]
+        except ValueError:
+            decisions = []
+        # one by one where something is wrong, so that it is said of the right one
+        whole = len(decisions) == len(some)
+        found += decisions if whole else [read(payload, where) for payload in some]
+    return found
 
 
 def _project(rows: Rows, decision: Decision, payload: str) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from jupyterhub_gpuspawner.scheduler import models
 from jupyterhub_gpuspawner.scheduler.models import (
     Device,
     DeviceStatus,
@@ -17,7 +18,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     ServerKey,
 )
 from jupyterhub_gpuspawner.scheduler.rooms import Want
-from jupyterhub_gpuspawner.scheduler.values import replace
+from jupyterhub_gpuspawner.scheduler.values import maker, replace
 from tests.unit.scheduler_world import key
 
 LEASE = Lease(id="a", key=key("ann"), request=GPURequest(count=1), node="n1", granted_at=3.0)
@@ -51,3 +52,21 @@ def test_a_value_that_checks_itself_is_not_copied_so() -> None:
 
 def test_a_key_is_copied_too() -> None:
     assert replace(key("ann"), server="x") == ServerKey(hub="hub", user="ann", server="x")
+
+
+@pytest.mark.parametrize("value", [LEASE, key("ann"), GPURequest(count=2), Node(name="n1")])
+def test_what_is_made_quickly_is_what_its_class_makes(value: object) -> None:
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+    made = maker(type(value))(**fields)
+    assert made == value and type(made) is type(value) and hash(made) == hash(value)
+
+
+def test_what_is_made_quickly_has_the_same_defaults_and_the_same_must_be_given() -> None:
+    assert maker(GPURequest)() == GPURequest()
+    assert maker(models.Settings)() == models.Settings()
+    with pytest.raises(TypeError, match="name"):
+        maker(Node)()
+
+
+def test_a_value_that_checks_itself_is_made_by_its_class() -> None:
+    assert maker(Want) is Want
