@@ -36,6 +36,7 @@ ADVICE = {
     "device_sharing": "Compare the profile's `gpu_sharing` with the devices' mode.",
     "device_reserved": "Nothing; it is booked for others, now or before the request would end.",
     "device_capability": "Compare the profile's `gpu_min_capability` with the GPUs.",
+    "device_uncapped": "Give it `mps` and `mps_limit` in `static_devices`, or ask for no cap.",
     "device_other": "Compare the profile's `gpu_devices` with the ids on the page.",
     "node_not_ready": "Wait for the first comparison; else see the log of the service.",
     "node_cordoned": "No command sets it in this release.",

@@ -65,6 +65,7 @@ class Ask:
                 "model": request.model,
                 "min_memory": request.min_memory,
                 "sharing": request.sharing.value,
+                "cap": request.cap,
                 "length": request.length,
                 "cpu": request.cpu,
                 "memory": request.memory,
@@ -348,6 +349,8 @@ def _device(data: dict[str, Any], node: str) -> Device:
         model=data.get("model", ""),
         memory=int(data.get("memory", 0)),
         simulated=bool(data.get("simulated", False)),
+        cap=int(data.get("cap", 0)),
+        mps=data.get("mps", ""),
     )
 
 

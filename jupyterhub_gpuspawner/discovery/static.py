@@ -7,19 +7,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import units
 from ..errors import ConfigError
-from ..scheduler.models import Device, DeviceStatus, Mode
+from ..scheduler.models import Device, DeviceStatus, Health, Mode
 from .base import Report
 from .facts import NodeFacts, read_node
 
 #: ids stand in container labels (comma lists), CDI names and file names
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{2,127}", re.ASCII)
-_KEYS = ("id", "model", "memory", "index", "mode", "atoms", "parent")
+#: it stands in a bind mount, where a colon ends it
+_FOLDER = re.compile(r"[A-Za-z0-9/_.+-]{2,255}", re.ASCII)
+_KEYS = ("id", "model", "memory", "index", "mode", "atoms", "parent", "mps", "mps_limit")
 _MAX_ATOMS = 1024
 
 T = TypeVar("T")
@@ -30,7 +34,9 @@ def parse_devices(entries: object, node: str) -> tuple[Device, ...]:
 
     Keys: ``id`` (required, an NVIDIA UUID), ``model``, ``memory`` (bytes or ``"80G"``),
     ``index`` (default: place in the list), ``mode`` (``exclusive``, ``slots``, ``mig``),
-    ``atoms`` (for ``slots``: how many), ``parent`` (for ``mig``: UUID of the GPU).
+    ``atoms`` (for ``slots``: how many), ``parent`` (for ``mig``: UUID of the GPU), ``mps``
+    (for ``slots``: folder of the MPS daemon that serves it, with ``pipe`` and ``shm`` in it) and
+    ``mps_limit`` (what that daemon lets each client have of the GPU's memory).
 
     Raises
     ------
@@ -72,6 +78,8 @@ def _parse_one(entry: object, node: str, place: int) -> Device:
         mode=mode,
         atoms=_parse_atoms(entry, mode, where),
         parent=_parse_parent(entry, mode, where),
+        cap=_memory(entry.get("mps_limit", 0), f"{where}.mps_limit"),
+        mps=_parse_mps(entry, mode, where),
         simulated=device_id.startswith("SIMULATED-"),
     )
 
@@ -118,6 +126,17 @@ def _parse_parent(entry: Mapping[str, Any], mode: Mode, where: str) -> str | Non
     return None
 
 
+def _parse_mps(entry: Mapping[str, Any], mode: Mode, where: str) -> str:
+    folder = _typed(entry.get("mps", ""), f"{where}.mps", str, "text")
+    if folder and mode is not Mode.SLOTS:
+        raise ConfigError(f"{where}.mps: MPS shares a GPU; it needs mode 'slots', not '{mode}'")
+    if folder and not (os.path.isabs(folder) and _FOLDER.fullmatch(folder)):
+        raise ConfigError(f"{where}.mps: {folder!r} is not the path of a folder: /run/nvidia/mps")
+    if entry.get("mps_limit") and not folder:
+        raise ConfigError(f"{where}.mps_limit: without 'mps' nothing enforces it")
+    return folder
+
+
 def _memory(value: object, where: str) -> int:
     try:
         return units.parse_memory(value)
@@ -138,7 +157,10 @@ def _typed(value: object, where: str, kind: type[T], word: str) -> T:
 
 
 class StaticSource:
-    """Reports what the configuration says, always healthy. Measures nothing."""
+    """Reports what the configuration says, healthy but where its MPS daemon is not there.
+
+    Without the daemon a program would get the GPU all the same, and no cap.
+    """
 
     name = "static"
 
@@ -151,5 +173,14 @@ class StaticSource:
         """The configured devices and this machine's facts."""
         return Report(
             node=self._facts(self._node),
-            devices=tuple((device, DeviceStatus()) for device in self.devices),
+            devices=tuple((device, _status(device)) for device in self.devices),
         )
+
+
+def _status(device: Device) -> DeviceStatus:
+    # the daemon makes the pipe when it starts, and removes it when it ends
+    pipe = Path(device.mps, "pipe", "control")
+    if not device.mps or pipe.exists():
+        return DeviceStatus()
+    note = f"no MPS daemon has its pipe at {pipe}; start nvidia-cuda-mps-control"
+    return DeviceStatus(health=Health.SUSPECT, note=note)

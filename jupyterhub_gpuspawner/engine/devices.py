@@ -29,6 +29,9 @@ __all__ = [
 #: the driver parts a notebook needs: CUDA and nvidia-smi. Display and graphics stay out.
 CAPABILITIES = (("gpu", "utility", "compute"),)
 
+#: where a container finds the MPS daemon's pipes
+MPS_PIPE = "/run/gpus/mps"
+
 # A real id must say that it is a UUID: "0", "all" or "1:0" are words the hook understands too.
 _REAL_ID = re.compile(r"(GPU|MIG)-[0-9A-Za-z][0-9A-Za-z/-]*\Z")
 _SIMULATED_ID = re.compile(r"SIMULATED-[0-9A-Za-z][0-9A-Za-z._-]*\Z")
@@ -63,7 +66,7 @@ def host_config(devices: Sequence[Device], injection: Injection) -> dict[str, An
         )
     elif ids:
         binds.extend(f"/dev/null:{marker_path(device)}:ro" for device in ids)
-    return {"device_requests": requests, "binds": binds}
+    return {"device_requests": requests, "binds": [*binds, *_mps_binds(devices)]}
 
 
 def environment(devices: Sequence[Device], injection: Injection) -> dict[str, str]:
@@ -83,7 +86,27 @@ def environment(devices: Sequence[Device], injection: Injection) -> dict[str, st
         variables["NVIDIA_VISIBLE_DEVICES"] = ",".join(ids)
     if ids:
         variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    if any(device.mps for device in devices):
+        variables["CUDA_MPS_PIPE_DIRECTORY"] = MPS_PIPE
+    # numbers are those of CUDA in the container, in the order of PCI_BUS_ID as the indexes are
+    ordered = sorted(devices, key=lambda device: device.index)
+    caps = [f"{number}={device.cap >> 20}M" for number, device in enumerate(ordered) if device.cap]
+    if caps:
+        variables["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(caps)
     return variables
+
+
+def _mps_binds(devices: Sequence[Device]) -> list[str]:
+    """What a client of MPS shares with its daemon: the pipes, and shared memory."""
+    folders = sorted({device.mps for device in devices if device.mps})
+    if len(folders) > 1:
+        first = next(device for device in devices if device.mps == folders[1])
+        raise _missing(first, f"another MPS daemon ({folders[0]}) serves the other GPU")
+    return [
+        bind
+        for folder in folders
+        for bind in (f"{folder}/pipe:{MPS_PIPE}:rw", f"{folder}/shm:/dev/shm:rw")
+    ]
 
 
 def strip_protected(env: Mapping[str, _Value]) -> tuple[dict[str, _Value], tuple[str, ...]]:

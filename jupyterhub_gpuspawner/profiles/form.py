@@ -30,7 +30,7 @@ from .resolve import (
 _GPU_WORDS = frozenset(
     {
         *("gpus", "gpu_model", "gpu_min_memory", "gpu_sharing", "gpu_min_capability"),
-        *("gpu_devices", "node", "pool"),
+        *("gpu_memory_limit", "gpu_devices", "node", "pool"),
     }
 )
 
@@ -290,6 +290,9 @@ def _facts(resolved: ResolvedProfile) -> list[tuple[str, str, str]]:
     if resolved.gpus and resolved.gpu_min_memory:
         least = format_memory(resolved.gpu_min_memory)
         facts.append(("gpu_min_memory", "GPU memory", f"at least {least}"))
+    if resolved.gpus and resolved.gpu_memory_limit:
+        most = format_memory(resolved.gpu_memory_limit)
+        facts.append(("gpu_memory_limit", "GPU memory", f"at most {most}"))
     if resolved.gpus and resolved.gpu_min_capability:
         least = "{}.{}".format(*resolved.gpu_min_capability)
         facts.append(("gpu_min_capability", "Compute capability", f"at least {least}"))

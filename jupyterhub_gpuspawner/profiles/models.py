@@ -46,6 +46,8 @@ class Overrides(Strict):
     gpu_min_memory: fields.Memory | None = None
     #: ``exclusive``, ``slots`` or ``mig``
     gpu_sharing: fields.Sharing | None = None
+    #: most memory of each GPU that it may have, bytes or ``"10G"``; enforced by MPS, else refused
+    gpu_memory_limit: fields.Memory | None = None
     #: least CUDA compute capability, e.g. ``"8.0"``
     gpu_min_capability: fields.Capability | None = None
     #: ids of the only GPUs that will do; ``gpus`` is their number. Only for admins of the Hub

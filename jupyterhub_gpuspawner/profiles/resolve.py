@@ -49,6 +49,8 @@ class ResolvedProfile:
     #: least bytes of GPU memory
     gpu_min_memory: int | None = None
     gpu_sharing: Mode | None = None
+    #: most bytes of each GPU's memory; only where MPS enforces it
+    gpu_memory_limit: int | None = None
     #: least CUDA compute capability
     gpu_min_capability: tuple[int, int] | None = None
     #: ids of the only GPUs that will do
@@ -175,6 +177,7 @@ def to_request(resolved: ResolvedProfile) -> GPURequest:
         length=resolved.length,
         cpu=(resolved.cpu_limit or 0.0) + sum(one.cpu_limit for one in beside),
         memory=(resolved.mem_limit or 0) + sum(one.mem_limit for one in beside),
+        cap=(resolved.gpu_memory_limit or 0) if wanted else 0,
         min_capability=resolved.gpu_min_capability if wanted else None,
         node=resolved.node,
         pool=resolved.pool,

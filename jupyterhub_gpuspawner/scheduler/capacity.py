@@ -126,7 +126,7 @@ class Capacity:
         return free == device.atoms if device.mode is Mode.EXCLUSIVE else free > 0
 
     def _kind(self, device: Device) -> Kind:
-        key = (device.mode, device.model, device.memory, device.capability)
+        key = (device.mode, device.model, device.memory, device.capability, device.cap)
         kind = self._kinds.get(key)
         if kind is None:
             # what suits a request has to be worked out again: `want()` sees the number

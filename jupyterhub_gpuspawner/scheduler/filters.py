@@ -34,6 +34,8 @@ def kind_suits(device: Device, request: GPURequest) -> Reason | None:
         return Reason.DEVICE_MODEL
     if device.memory < request.min_memory:
         return Reason.DEVICE_MEMORY
+    if request.cap and not 0 < device.cap <= request.cap:
+        return Reason.DEVICE_UNCAPPED
     least = request.min_capability
     if least is not None and (device.capability is None or device.capability < least):
         return Reason.DEVICE_CAPABILITY

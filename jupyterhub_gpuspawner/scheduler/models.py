@@ -5,12 +5,12 @@ Times are POSIX seconds (``float``), memory is in bytes, ids are strings; the ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from .policy import Fairness, Idle
 from .policy import Limits as Limits
 from .policy import Placement as Placement
+from .policy import Settings as Settings
 
 
 class Text(str, Enum):
@@ -108,6 +108,7 @@ class Reason(Text):
     DEVICE_SHARING = "device_sharing"
     DEVICE_RESERVED = "device_reserved"
     DEVICE_CAPABILITY = "device_capability"
+    DEVICE_UNCAPPED = "device_uncapped"
     DEVICE_OTHER = "device_other"
     # of a node
     NODE_NOT_READY = "node_not_ready"
@@ -174,6 +175,10 @@ class Device:
     parent: str | None = None
     #: CUDA compute capability, ``(8, 0)``; None = unknown
     capability: tuple[int, int] | None = None
+    #: bytes of its memory that MPS lets each server have; 0 = nothing caps it
+    cap: int = 0
+    #: folder on the node of the MPS daemon that serves it; empty = none does
+    mps: str = ""
     #: True for a device that exists only for trying things out
     simulated: bool = False
     #: (id of another GPU of the node, what the two are worth to each other): :mod:`.topology`
@@ -228,6 +233,8 @@ class GPURequest:
     min_memory: int = 0
     #: kind of device
     sharing: Mode = Mode.EXCLUSIVE
+    #: bytes of each device's memory that it may have at most, enforced; 0 = no cap is asked for
+    cap: int = 0
     #: seconds the user expects to need (the length class); None = no end
     length: float | None = None
     #: CPU limit of the container, in processors; 0 = none
@@ -369,34 +376,3 @@ class Booking:
     def ended(self) -> Booking:
         """The same, over."""
         return replace(self, over=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """The policy's numbers. Changing them never stops anything."""
-
-    limits: Limits = field(default_factory=Limits)
-    #: share of a node's memory that grants never touch, 0..1
-    memory_reserve: float = 0.2
-    #: sum of CPU limits / CPUs a node may be granted; None = no bound
-    cpu_overcommit: float | None = None
-    #: seconds from grant to a bound container before the lease is taken back
-    bind_deadline: float = 120.0
-    #: seconds from STARTING to RUNNING before the lease is taken back
-    start_deadline: float = 600.0
-    #: seconds a detached entry of the running Hub is kept
-    detach_grace: float = 15.0
-    #: seconds a detached entry of an earlier Hub is kept
-    requeue_grace: float = 3600.0
-    #: seconds after a restart for which GPUs are kept for those who waited before it
-    return_grace: float = 30.0
-    #: seconds of warning before a server past its length is stopped for others; None = never
-    reclaim_warning: float | None = None
-    #: pool -> patterns on names of nodes, e.g. ``{"a100": ("gpu-0*",)}``
-    pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    #: which of the nodes that have room
-    placement: Placement = field(default_factory=Placement)
-    #: who is served first
-    fairness: Fairness = field(default_factory=Fairness)
-    #: when an unused server is stopped
-    idle: Idle = field(default_factory=Idle)

@@ -122,3 +122,34 @@ class Fairness:
     age_guard: float | None = 2 * DAY
     #: whether others may pass the first one where that doesn't delay it
     backfill: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The policy's numbers. Changing them never stops anything."""
+
+    limits: Limits = field(default_factory=Limits)
+    #: share of a node's memory that grants never touch, 0..1
+    memory_reserve: float = 0.2
+    #: sum of CPU limits / CPUs a node may be granted; None = no bound
+    cpu_overcommit: float | None = None
+    #: seconds from grant to a bound container before the lease is taken back
+    bind_deadline: float = 120.0
+    #: seconds from STARTING to RUNNING before the lease is taken back
+    start_deadline: float = 600.0
+    #: seconds a detached entry of the running Hub is kept
+    detach_grace: float = 15.0
+    #: seconds a detached entry of an earlier Hub is kept
+    requeue_grace: float = 3600.0
+    #: seconds after a restart for which GPUs are kept for those who waited before it
+    return_grace: float = 30.0
+    #: seconds of warning before a server past its length is stopped for others; None = never
+    reclaim_warning: float | None = None
+    #: pool -> patterns on names of nodes, e.g. ``{"a100": ("gpu-0*",)}``
+    pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: which of the nodes that have room
+    placement: Placement = field(default_factory=Placement)
+    #: who is served first
+    fairness: Fairness = field(default_factory=Fairness)
+    #: when an unused server is stopped
+    idle: Idle = field(default_factory=Idle)

@@ -124,8 +124,10 @@ def impossible(tables: Tables, settings: Settings, request: GPURequest) -> str |
 
 def _wrong(tables: Tables, settings: Settings, request: GPURequest) -> str | None:
     """What is wrong with the request itself, or with the names in it."""
-    if min(request.count, request.min_memory, request.memory, request.cpu) < 0:
+    if min(request.count, request.min_memory, request.cap, request.memory, request.cpu) < 0:
         return "an amount is negative"
+    if request.cap and request.sharing is not Mode.SLOTS:
+        return "only the memory of shared GPUs (slots) can be capped; others are the server's own"
     if request.devices and len(set(request.devices)) != request.count:
         return f"{len(set(request.devices))} GPUs are named, and {request.count} asked for"
     for device_id in request.devices:
@@ -163,6 +165,8 @@ def _in_words(request: GPURequest) -> str:
         words += f" of model {request.model}"
     if request.min_memory:
         words += f" with {format_memory(request.min_memory)}"
+    if request.cap:
+        words += f" that MPS caps at {format_memory(request.cap)} or less"
     if request.min_capability is not None:
         words += " of compute capability {}.{} or newer".format(*request.min_capability)
     if request.devices:

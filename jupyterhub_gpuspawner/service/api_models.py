@@ -67,6 +67,7 @@ class Lease(_Answer):
     indexes: list[int]
     simulated: bool
     memory: int = Field(description="bytes; 0 = no limit")
+    cap: int = Field(description="bytes of each GPU's memory, enforced by MPS; 0 = none")
     cpu: float = Field(description="processors; 0 = no limit")
     state: str
     uncertain: bool = Field(description="its machine does not answer, so nobody knows how it is")

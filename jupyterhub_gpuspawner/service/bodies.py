@@ -36,6 +36,7 @@ class Request(_Body):
     model: _Text | None = None
     min_memory: int = Field(0, ge=0, le=MAX_MEMORY)
     sharing: Mode = Mode.EXCLUSIVE
+    cap: int = Field(0, ge=0, le=MAX_MEMORY)
     length: float | None = Field(None, gt=0, le=MAX_DURATION)
     cpu: float = Field(0.0, ge=0, le=65536)
     memory: int = Field(0, ge=0, le=MAX_MEMORY)
@@ -52,6 +53,7 @@ class Request(_Body):
             model=self.model,
             min_memory=self.min_memory,
             sharing=self.sharing,
+            cap=self.cap,
             length=self.length,
             cpu=self.cpu,
             memory=self.memory,

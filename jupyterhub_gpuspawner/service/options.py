@@ -223,7 +223,8 @@ class GPUScheduler(PolicyOptions):
         help="""GPUs by hand, for ``discovery`` ``static``.
 
         A list of dicts with ``id`` (the UUID that ``nvidia-smi -L`` prints), ``model``,
-        ``memory`` (bytes or ``"80G"``), ``index``, ``mode``, ``atoms``, ``parent``. Example:
+        ``memory`` (bytes or ``"80G"``), ``index``, ``mode``, ``atoms``, ``parent``, ``mps``,
+        ``mps_limit``: see "Share a GPU" in the how-to on profiles. Example:
         ``[{"id": "GPU-5f1b…", "model": "NVIDIA A100", "memory": "80G"}]``.
 
         .. versionadded:: 0.1

@@ -147,6 +147,7 @@ def lease_row(state: SchedulerState, lease: Lease, starved: Collection[str] = ()
             state.tables.devices[id].simulated for id in lease.devices if id in state.tables.devices
         ),
         "memory": lease.request.memory,
+        "cap": lease.request.cap,
         "cpu": lease.request.cpu,
         "state": lease.state.value,
         "uncertain": lease.uncertain,

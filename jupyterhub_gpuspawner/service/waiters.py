@@ -213,6 +213,8 @@ def granted(
                     "model": device.model,
                     "memory": device.memory,
                     "simulated": device.simulated,
+                    "cap": device.cap,
+                    "mps": device.mps,
                 }
                 for device in devices
             ],

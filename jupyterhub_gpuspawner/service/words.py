@@ -21,6 +21,7 @@ REASONS: dict[Reason, str] = {
     Reason.DEVICE_MEMORY: "It has less memory than asked for.",
     Reason.DEVICE_SHARING: "It is divided in another way than asked for.",
     Reason.DEVICE_RESERVED: "The GPU is reserved.",
+    Reason.DEVICE_UNCAPPED: "Nothing caps how much of its memory a server has, or not so low.",
     Reason.DEVICE_CAPABILITY: "Its compute capability is below the one asked for, or not known.",
     Reason.DEVICE_OTHER: "It is not the GPU that was asked for by name.",
     Reason.NODE_NOT_READY: "The machine does not answer, or is being checked.",
