@@ -18,6 +18,7 @@ from jupyterhub_gpuspawner.hub import setup
 from jupyterhub_gpuspawner.sign_in import sign_in
 from jupyterhub_gpuspawner.site_gpus import site_gpus
 from jupyterhub_gpuspawner.site_profiles import site_profiles
+from jupyterhub_gpuspawner.site_volumes import site_volumes
 
 c = get_config()  # noqa: F821 (JupyterHub puts it there)
 environment.check_names()  # a misspelt variable must not be a limit that is not there
@@ -137,6 +138,13 @@ c.GPUDockerSpawner.profile_list = site_profiles(
     ]
 )
 
+# --- Files --------------------------------------------------------------------------------------
+# Each user has a home, a volume of the user's own. GPUS_READ_ONLY_VOLUMES are data sets for all,
+# GPUS_VOLUMES what else servers have, GPUS_GROUP_VOLUMES what a group shares; GPUS_HOME_DRIVER and
+# GPUS_HOME_OPTIONS put homes on NFS, say. Homes stay when their users are deleted, unless
+# GPUS_DELETE_HOMES=yes: docs/howto/volumes.md.
+site_volumes(c)
+
 # --- Which GPUs there are, and who may hold how many --------------------------------------------
 # GPUS_LEDGER_URL (or GPUS_LEDGER_URL_FILE) is another database for the ledger, by URL; the default
 # is a file in state_dir.
@@ -153,7 +161,8 @@ c.GPUScheduler.url = f"http://127.0.0.1:{environment.port('GPUS_SERVICE_PORT', p
 # Groups are the Hub's: docs/howto/choose-profiles-and-limits.md.
 # GPUS_IDLE_GPU takes GPUs back that nobody has used for so long ("2h"), after a warning of half an
 # hour; GPUS_IDLE_GROUPS says it otherwise for a group, null = never: {"staff": null}. GPUS_IDLE_CPU
-# stops servers without GPUs: docs/howto/idle.md. Not set: nothing is stopped.
+# stops servers without GPUs: docs/howto/idle.md. GPUS_RECLAIM_WARNING ("30m") has who is past the
+# length make room for who waits, after so long a warning. Not set: nothing is stopped.
 site_gpus(c)
 
 # --- Parts that run on their own (docs/howto/compose.md) ----------------------------------------

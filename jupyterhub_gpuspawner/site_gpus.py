@@ -31,4 +31,6 @@ def site_gpus(c: Any) -> None:
     )
     if environment.text("GPUS_IDLE_CPU"):
         options.cpu_idle_timeout = environment.text("GPUS_IDLE_CPU")
+    if environment.text("GPUS_RECLAIM_WARNING"):
+        options.reclaim_warning = environment.text("GPUS_RECLAIM_WARNING")
     options.metrics_show_users = environment.flag("GPUS_METRICS_SHOW_USERS")

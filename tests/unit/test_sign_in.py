@@ -225,6 +225,12 @@ def without(*names: str) -> dict[str, str]:
             {"GPUS_PASSWORD": "long enough", "GPUS_SUBDOMAINS": "yes"},
             "GPUS_SUBDOMAINS needs GPUS_PUBLIC_URL",
         ),
+        ({"GPUS_PASSWORD": "long enough", "GPUS_VOLUMES": "/data"}, "GPUS_VOLUMES not JSON"),
+        (
+            {"GPUS_PASSWORD": "long enough", "GPUS_GROUP_VOLUMES": '{"a": "/data"}'},
+            "GPUS_GROUP_VOLUMES want JSON",
+        ),
+        ({"GPUS_PASSWORD": "long enough", "GPUS_DELETE_HOMES": "maybe"}, "GPUS_DELETE_HOMES yes"),
         (
             {"GPUS_PASSWORD": "long enough", "GPUS_ALLOWED_GROUPS": "research"},
             "GPUS_ALLOWED_GROUPS GPUS_LOGIN provider",
@@ -269,6 +275,29 @@ def test_profiles_come_from_a_file_and_a_mistake_in_it_is_one_line(
         file.write_text(text)
         line = refused(load, **known, GPUS_PROFILE_GROUPS="")
         assert "GPUS_PROFILES_FILE" in line and word in line
+
+
+def test_volumes_homes_and_lengths_can_be_set_without_python(load: Load) -> None:
+    known = {"GPUS_PASSWORD": "long enough"}
+    spawner = load(**known).GPUDockerSpawner
+    assert not {"volumes", "read_only_volumes", "home_driver", "delete_homes"} & set(spawner)
+    c = load(
+        **known,
+        GPUS_VOLUMES='{"/srv/{username}": "/scratch"}',
+        GPUS_READ_ONLY_VOLUMES='{"datasets": "/data"}',
+        GPUS_GROUP_VOLUMES='{"vision": {"frames": {"bind": "/frames", "mode": "ro"}}}',
+        GPUS_HOME_DRIVER="local",
+        GPUS_HOME_OPTIONS='{"type": "nfs", "device": ":/homes/{volume}"}',
+        GPUS_DELETE_HOMES="yes",
+        GPUS_RECLAIM_WARNING="30m",
+    )
+    spawner = c.GPUDockerSpawner
+    assert spawner.volumes == {"/srv/{username}": "/scratch"}
+    assert spawner.read_only_volumes == {"datasets": "/data"}
+    assert spawner.group_volumes == {"vision": {"frames": {"bind": "/frames", "mode": "ro"}}}
+    assert (spawner.home_driver, spawner.delete_homes) == ("local", True)
+    assert spawner.home_options["device"] == ":/homes/{volume}"
+    assert c.GPUScheduler.reclaim_warning == "30m"
 
 
 def test_tls_and_host_names_of_their_own_can_be_set(load: Load, tmp_path: Path) -> None:
@@ -378,7 +407,10 @@ def test_a_misspelt_variable_is_refused_with_the_right_name(
 def test_the_example_of_an_environment_file_names_only_variables_that_are_read() -> None:
     package = ROOT / "jupyterhub_gpuspawner"
     code = (ROOT / "jupyterhub_config.py").read_text()
-    code += "".join((package / f"{name}.py").read_text() for name in ("sign_in", "site_profiles"))
+    code += "".join(
+        (package / f"{name}.py").read_text()
+        for name in ("sign_in", "site_profiles", "site_volumes")
+    )
     for name in example():
         stem = re.sub(r"_(AUTHORIZE|TOKEN|USERDATA)_URL$", "_", name.removesuffix("_FILE"))
         assert stem in code, name
