@@ -64,9 +64,10 @@ class Spent:
         return other
 
     def follow(self, lease: Lease, seconds: float) -> None:
-        """A lease is new or has changed: it is charged this many GPU seconds in all."""
-        if not self.active:
-            return
+        """A lease is new or has changed: it is charged this many GPU seconds in all.
+
+        Only where :attr:`active`: else nothing would be forgotten.
+        """
         old = self._charges.get(lease.id)
         if old is not None:
             if old.seconds == seconds:

@@ -35,10 +35,8 @@ def above_share(group: Group, count: int, anyway: bool = False) -> bool:
 
 
 def not_now(limits: Limits, entry: QueueEntry, tables: Tables) -> Reason | None:
-    """Why the request has to wait for its owner's, or the owner's group's, other servers."""
+    """Why a request for GPUs has to wait for its owner's, or the owner's group's, other servers."""
     count = entry.request.count
-    if count == 0:
-        return None
     own = user_limit(limits, entry.key.user)
     if own is not None and tables.held_by_user(entry.key) + count > own:
         return Reason.USER_LIMIT

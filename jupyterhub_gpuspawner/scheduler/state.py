@@ -118,7 +118,8 @@ class SchedulerState:
             handler(core, event, now)
         elif isinstance(event, events.ExtensionAsked):
             reclaim.extension_asked(core, self._queue, event, now)
-        elif isinstance(event, events.SettingsChanged):
+        else:
+            assert isinstance(event, events.SettingsChanged), f"nobody handles {event!r}"
             self._change_settings(event.settings, now)
         # A pass leaves nothing that a second one would grant, so that one is due only when
         # something has changed; or with time, which an order may look at.

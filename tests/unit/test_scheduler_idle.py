@@ -259,3 +259,16 @@ def test_a_gap_in_the_looks_is_not_counted() -> None:
         d.lease for d in world.journal if isinstance(d, LeaseStored) and not d.lease.live
     ]
     assert released.watched == 0
+
+
+def test_word_of_a_server_that_is_over_changes_nothing() -> None:
+    world = World("g1")
+    assert world.do(events.ActivitySeen(lease_id="over", idle_for=None)) == []
+
+
+def test_a_server_that_was_not_warned_is_kept_all_the_same() -> None:
+    world = World("g1")
+    ann = world.run("ann")
+    world.do(events.KeepAsked(lease_id=ann))
+    kept = world.lease(ann).kept_until
+    assert kept is not None and kept > world.now and not world.lease(ann).warned

@@ -321,3 +321,22 @@ def test_who_is_to_come_back_keeps_the_warning_and_only_who_is_there_lets_it_end
     assert warned(again, ann), "bob may not come back"
     again.tick(6)
     assert stays(again, ann), "he did not"
+
+
+def test_of_two_on_one_gpu_the_one_within_its_length_stays() -> None:
+    world = site(gpu("s1", mode=Mode.SLOTS, atoms=2))
+    ann = world.run("ann", length=HOUR, sharing=Mode.SLOTS)
+    bob = world.run("bob", length=100 * HOUR, sharing=Mode.SLOTS)
+    world.ask("cy", sharing=Mode.SLOTS)
+    world.tick(2 * HOUR)
+    assert warned(world, ann) and stays(world, bob)
+
+
+def test_nobody_is_warned_for_two_whom_it_would_not_help() -> None:
+    world = site("g1", "g2")
+    ann = world.run("ann", length=HOUR)
+    bob = world.run("bob", length=100 * HOUR)
+    world.ask("cy", 2)
+    world.ask("dan", 2)
+    world.tick(2 * HOUR)
+    assert stays(world, ann) and stays(world, bob)
