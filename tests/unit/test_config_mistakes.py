@@ -118,6 +118,7 @@ def test_the_options_are_found() -> None:
         "ActivityTraits",
         "WarningTraits",
         "StorageTraits",
+        "SwarmTraits",
         "UserNetworkTraits",
     }
     names = {cls.__name__ for cls in configurables() if cls.class_traits(config=True)}
