@@ -13,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..errors import GPUSpawnerError
 from ..kinds import one_line
-from . import admin, agent, doctor, images, ledgers, live, simulate, storage
+from . import admin, agent, doctor, images, ledgers, live, simulate, storage, swarm
 from .command import FAILED, Command, Parser, add_arguments, note
 
 PROGRAM = "jupyterhub-gpuspawner"
@@ -26,6 +26,7 @@ COMMANDS: tuple[Command, ...] = (
     *simulate.COMMANDS,
     *doctor.COMMANDS,
     *agent.COMMANDS,
+    *swarm.COMMANDS,
 )
 _END = """exit codes: 0 it worked; 1 it did not, and one line on standard error says why; 2 it was
 called in a wrong way; 3 it found something to mend; 4 it found nothing, but could not look at

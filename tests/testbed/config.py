@@ -33,6 +33,8 @@ def swarm_config(tag: str, device_ids: Sequence[str]) -> dict[str, Any]:
     return {
         **_common(tag),
         "node-generic-resources": [f"GPU{k}={name}" for k, name in enumerate(device_ids)],
+        # the tests' own registry, on the machine's end of the nodes' bridge, has no TLS
+        "insecure-registries": ["10.0.0.0/8"],
     }
 
 
