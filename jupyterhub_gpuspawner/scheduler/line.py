@@ -46,6 +46,7 @@ class Place:
     account: Account
     #: None = it is not served whatever is free: nobody waits for it, or its server still runs
     shape: Shape | None
+    priority: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -152,14 +153,14 @@ class Line:
 
     def _add(self, entry: QueueEntry) -> Place:
         account = self._usage.account(entry.key.hub, entry.key.user, entry.groups)
-        shape = None
+        shape, priority = None, self.priority(entry)
         if self._in_line(entry):
             want = self._capacity.want(entry.request, bookings.mine(self._tables, entry))
-            shape = self.shapes.take(want, self.priority(entry))
+            shape = self.shapes.take(want, priority)
         cost = self._usage.cost(entry)
         account.add((cost, entry.seq, entry.id), shape.bit if shape else 0)
         insort(self._by_age, (entry.seq, entry.id))
-        return Place(entry=entry, account=account, shape=shape)
+        return Place(entry=entry, account=account, shape=shape, priority=priority)
 
     def _remove(self, place: Place) -> None:
         entry = place.entry
@@ -251,7 +252,9 @@ class Line:
                 for _, _, entry_id in account.spots
             ]
         # sorting is stable: within a priority the order stays
-        places.sort(key=lambda place: -self.priority(place.entry))
+        places.sort(key=lambda place: -place.priority)
+        if not late:
+            return [place.entry for place in places]
         seen = {place.entry.id for place in late}
         return [place.entry for place in [*late, *(p for p in places if p.entry.id not in seen)]]
 
@@ -266,6 +269,7 @@ class Line:
         for place in self.places.values():
             entry = place.entry
             assert entry == self._tables.entries[entry.id], "an old entry stands in line"
+            assert place.priority == self.priority(entry), "an old priority counts"
             fit = self._in_line(entry)
             assert (place.shape is not None) is fit, f"{entry.id} is in line the wrong way"
             if place.shape is not None:

@@ -287,17 +287,32 @@ class Queue:
         """The line as the people in it may see it, first one first."""
         self.follow()
         self._look_at_bookings(now)
+        return self._told(self.line.everybody(now), now)
+
+    def beginning(
+        self, now: float, most: int, expected: int
+    ) -> tuple[list[Waiting], dict[str, float | None]]:
+        """What both :meth:`waiting` and :meth:`starts` say, of so many; quicker than the two."""
+        self.follow()
+        self._look_at_bookings(now)
+        line = self.line.everybody(now)[:most]
+        return self._told(line, now), self._forecast(line[: min(expected, MOST)], now)
+
+    def _told(self, line: list[QueueEntry], now: float) -> list[Waiting]:
         told: dict[Want, Reason] = {}
         return [
             Waiting(entry=entry, position=position, reason=self._why(entry, told, now))
-            for position, entry in enumerate(self.line.everybody(now), start=1)
+            for position, entry in enumerate(line, start=1)
         ]
 
     def starts(self, now: float) -> dict[str, float | None]:
         """Entry -> when it will probably start, POSIX seconds, of the first ones in line."""
         self.follow()
+        return self._forecast(self.line.everybody(now)[:MOST], now)
+
+    def _forecast(self, line: list[QueueEntry], now: float) -> dict[str, float | None]:
         core = self._core
-        places = [self.line.places[entry.id] for entry in self.line.everybody(now)][:MOST]
+        places = [self.line.places[entry.id] for entry in line]
         wants = [
             (place.entry.id, self.capacity.renewed(place.shape.want))
             for place in places

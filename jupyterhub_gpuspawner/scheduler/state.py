@@ -150,6 +150,17 @@ class SchedulerState:
         """Entry -> when it will probably start; of those who are not in line, nothing."""
         return self._queue.starts(self._now)
 
+    def beginning(
+        self, most: int, expected: int
+    ) -> tuple[list[queue.Waiting], dict[str, float | None]]:
+        """The first ``most`` of :meth:`waiting`, and the first ``expected`` of :meth:`starts`."""
+        return self._queue.beginning(self._now, most, expected)
+
+    def last_work(self, device_id: str) -> tuple[float, float] | None:
+        """(when a device was last seen computing, 0.0 = never; when it was looked at)."""
+        seen = self._core.idle.devices.get(device_id)
+        return None if seen is None else (seen.used_at, seen.at)
+
     def standing(
         self, hub: str, user: str, groups: tuple[str, ...]
     ) -> list[tuple[Holder, Budget, float, float]]:

@@ -20,7 +20,7 @@ from ..i18n import Words
 from ..scheduler import events
 from ..scheduler.models import Lease
 from ..scheduler.state import SchedulerState
-from . import stream
+from . import admin_page, stream
 from .headers import protect
 from .hub_user import need_hub
 from .live import Topic
@@ -62,6 +62,7 @@ STREAMS: dict[str, tuple[Topic, ...]] = {
         Topic(name="mine", look=mine_part, own=True),
         Topic(name="gpus", look=gpus_part),
     ),
+    "admin": admin_page.STREAM,
 }
 
 
@@ -185,6 +186,7 @@ def routes(prefix: str, desk: Desk) -> list[Any]:
     with_desk = {"desk": desk}
     return [
         (re.escape(prefix), GPUsPage, with_desk),
+        (f"{prefix}admin", admin_page.AdminPage, with_desk),
         (f"{prefix}(cancel|extend|keep|stop)/({ID})", ActPage, with_desk),
         *stream.routes(prefix, desk, STREAMS),
         (f"{prefix}metrics", MetricsPage, with_desk),

@@ -13,6 +13,7 @@ from tornado.web import HTTPError
 
 from ..errors import LedgerError
 from . import waiting
+from .access import caller_of
 from .live import Listener, Topic
 from .page_data import Viewer
 from .page_handlers import HubPage
@@ -45,8 +46,11 @@ class StreamHandler(HubPage):
         if user is None:
             raise HTTPError(403)
         viewer = Viewer(name=str(user["name"]), admin=bool(user.get("admin")))
-        if not viewer.admin and any(topic.admin for topic in self._topics):
-            raise HTTPError(403)
+        if any(topic.admin for topic in self._topics):
+            caller = caller_of(user, self.hub_auth.access_scopes, token=False)
+            if caller is None or not caller.viewer.admin:
+                raise HTTPError(403)
+            viewer = Viewer(name=viewer.name, admin=True)
         if self.desk.live.full(viewer):
             raise HTTPError(503, reason="Too many pages are open")
         with contextlib.suppress(LedgerError):

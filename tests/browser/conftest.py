@@ -37,7 +37,7 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 #: pictures in ``docs/images``
-SHOWN = ("spawn-form", "waiting", "lab", "admin", "gpus-page", "notice")
+SHOWN = ("spawn-form", "waiting", "lab", "admin", "admin-gpus", "gpus-page", "notice")
 
 #: the shipped configuration, and a profile that can't ever start, for one user to try
 AFTER = """

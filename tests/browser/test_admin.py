@@ -59,3 +59,89 @@ def test_the_gpus_page_shows_devices_and_to_each_user_the_own_lease(hub, visit):
     expect(admin.page.locator("#servers")).to_contain_text("erin")
     expect(admin.page.locator("#queue")).to_contain_text("frank")
     admin.picture("gpus-page-admin")
+
+
+def act(page, text, confirm=None, **fields):
+    """Press a button of the admin page and answer what it asks."""
+    page.get_by_role("button", name=text, exact=True).first.click()
+    if confirm is not None:
+        dialog = page.get_by_role("dialog")
+        for label, value in fields.items():
+            dialog.get_by_label(re.compile(label)).fill(value)
+        dialog.get_by_role("button", name=confirm, exact=True).click()
+
+
+def usage_is_shown(page):
+    """As table, chart and file."""
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator("#usage-body")).to_contain_text("olga")
+    expect(page.locator("#usage-chart svg")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert "olga" in download.value.path().read_text()
+
+
+def test_an_admin_sees_the_machines_live_and_acts_on_them(hub, visit):
+    admin = visit("admin", viewport={"width": 1200, "height": 900})
+    admin.login(hub, admin=True)
+    page = admin.page
+    admin.go("/services/gpus/")
+    page.get_by_role("link", name="Administration").click()
+    devices = page.locator(".gpus-device")
+    expect(devices).to_have_count(2)
+    expect(devices.first).to_contain_text("free")
+
+    # a server that starts shows without a reload
+    page.evaluate("window.mark = true")
+    running(hub, "olga", "gpu")
+    expect(devices.first).to_contain_text("olga")
+    expect(page.locator("#servers-body")).to_contain_text("olga")
+    assert page.evaluate("window.mark"), "the page was loaded anew"
+
+    act(page, "Cordon: testbed, GPU 1", "Cordon", Why="the fan is loud")
+    expect(devices.nth(1)).to_contain_text("cordoned by admin: the fan is loud")
+    expect(page.locator("#audit-body")).to_contain_text("set cordoned by admin: the fan is loud")
+
+    second = visit("pia")
+    second.login(hub)
+    second.start("One GPU")
+    line = page.locator("#line-body tr", has_text="pia")
+    expect(line).to_be_visible()
+    act(page, "Priority: pia", "Set", Priority="7")
+    expect(line).to_contain_text("7")
+
+    page.get_by_role("button", name="Book GPUs").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("What for").fill("Exam <b>")
+    dialog.get_by_label("GPUs").select_option(index=1)
+    dialog.get_by_label("Groups").fill("big")
+    day = page.evaluate("new Date(Date.now() + 864e5).toLocaleDateString('sv')")
+    dialog.get_by_label("From").fill(f"{day}T10:00")
+    dialog.get_by_label("To", exact=True).fill(f"{day}T12:00")
+    dialog.get_by_role("button", name="Book", exact=True).click()
+    expect(page.locator("#audit-body")).to_contain_text("booked 1 GPU for big by admin (Exam <b>)")
+    # tomorrow is perhaps in the next week
+    if not page.locator(".gpus-booking").count():
+        page.get_by_role("button", name="Week after").click()
+    expect(page.locator(".gpus-booking")).to_contain_text("Exam <b>")
+
+    usage_is_shown(page)
+    admin.picture("admin-gpus")
+    assert admin.faults() == []
+    assert admin.fits()
+
+    act(page, "Uncordon: testbed, GPU 1")
+    expect(devices.nth(1)).not_to_contain_text("the fan is loud")
+    act(page, "Remove: Exam <b>", "Remove")
+    expect(page.locator(".gpus-booking")).to_have_count(0)
+    act(page, "Evict: olga", "Evict", Message="the lab closes")
+    expect(page.locator("#servers-body")).not_to_contain_text("olga")
+    expect(page.locator("#audit-body")).to_contain_text("evicted by admin: the lab closes")
+
+
+def test_who_is_no_admin_does_not_come_to_the_admin_page(hub, visit):
+    user = visit("quinn")
+    user.login(hub)
+    assert user.go("/services/gpus/admin").status == 403
+    user.go("/services/gpus/")
+    expect(user.page.get_by_role("link", name="Administration")).to_have_count(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import axe_playwright_python
 from playwright.sync_api import Error
 
 from deploy.quickstart.trial import TrialHub
@@ -138,6 +139,18 @@ class Visitor:
         """Whether the page is not wider than the window."""
         wide = "document.scrollingElement.scrollWidth <= window.innerWidth"
         return bool(self.page.evaluate(wide))
+
+    def faults(self) -> list[str]:
+        """What keeps people with a screen reader or weak eyes out, as axe-core sees it."""
+        folder = Path(axe_playwright_python.__file__).parent
+        self.page.evaluate((folder / "axe.min.js").read_text(encoding="utf-8"))
+        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{one['impact']} {one['id']}: {node['html'][:200]}: {node['failureSummary'][:300]}"
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
 
     def describe(self) -> str:
         """For the report of a failed test."""

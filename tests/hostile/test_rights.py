@@ -38,6 +38,8 @@ EXAMPLES = {
     "": "",
     "(cancel|extend|keep|stop)/ID": "keep/nobodys",
     "events/gpus": "events/gpus",
+    "admin": "admin",
+    "events/admin": "events/admin",
     "metrics": "metrics",
     "oauth_callback": "oauth_callback",
     "static/([a-z]+\\.(?:css|js))": "static/gpus.css",
@@ -134,6 +136,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "(cancel|extend|keep|stop)/ID": {"POST": {"*": NO, "token with scope": 303}},
     # the page's stream: it only reads, and has no end
     "events/gpus": {"GET": EVENTS},
+    "events/admin": {"GET": {"*": NO, "admin": OK}},
+    "admin": {"GET": {"*": NO, "admin": OK, "anonymous": LOGIN, "service token": LOGIN}},
     # 404: there is no such lease of theirs
     "api/leases/ID/keep": {
         "POST": {

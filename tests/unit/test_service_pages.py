@@ -397,3 +397,41 @@ async def test_who_does_not_use_a_server_reads_it_and_has_it_kept_by_a_button(
         await client.keep(lease)
         assert await client.warned() == {lease: Warned(kept_until=world.clock.now + 8 * 3600)}
         await client.close()
+
+
+ACCESS = "access:services!service=gpus"
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize(
+    ("user", "code", "acts"),
+    [
+        ({"name": "root", "admin": True, "scopes": [ACCESS]}, 200, True),
+        ({"name": "lea", "admin": False, "scopes": [ACCESS, "custom:gpus:read"]}, 200, False),
+        ({"name": "ops", "admin": False, "scopes": [ACCESS, "custom:gpus:admin"]}, 200, True),
+        ({"name": "ann", "admin": False, "scopes": [ACCESS]}, 403, False),
+    ],
+)
+async def test_the_admin_page_is_for_who_may_see_all(
+    world: World,
+    log_in: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    user: dict[str, Any],
+    code: int,
+    acts: bool,
+) -> None:
+    monkeypatch.setenv("JUPYTERHUB_OAUTH_ACCESS_SCOPES", json.dumps([ACCESS]))
+    log_in(user)
+    async with world.running():
+        await world.run(EVIL)
+        answer = await world.fetch("admin", token=None)
+        closed = await world.fetch("events/admin", token=None) if code == 403 else None
+    assert answer.code == code
+    page = BeautifulSoup(answer.body, "html.parser")
+    if code == 403:
+        assert closed is not None and closed.code == 403
+        return
+    assert page.find("img", src="x") is None
+    told = json.loads(page.select_one("#admin-data").string or "")
+    assert [row["server"] for row in told["servers"]] == [EVIL]
+    assert (told["acts"], page.select_one("#book") is not None) == (acts, acts)

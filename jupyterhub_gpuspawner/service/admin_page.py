@@ -1,0 +1,46 @@
+"""The admin page, ``/services/gpus/admin``, for who may see everybody's servers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from tornado.web import HTTPError
+
+from ..errors import LedgerError
+from .access import caller_of
+from .admin_data import TOPICS, admin_data
+from .live import Topic
+from .page_handlers import READ_LIMIT, HubPage, script_data
+
+#: what the page's stream tells
+STREAM = tuple(Topic(name=name, look=look, admin=True) for name, look in TOPICS.items())
+
+
+class AdminPage(HubPage):
+    """The machines, the line, servers, bookings, groups, usage and the audit log.
+
+    Its parts are drawn by its script, from the data that the stream brings too.
+    """
+
+    async def get(self) -> None:
+        user = await self.identify()
+        if user is None:
+            self.redirect(self.get_login_url())
+            return
+        caller = caller_of(user, self.hub_auth.access_scopes, token=False)
+        if caller is None or not caller.viewer.admin:
+            raise HTTPError(403)
+        data: dict[str, Any] = {}
+        # where this fails the page says the phase and the reason
+        with suppress(LedgerError, asyncio.TimeoutError):
+            work = self.desk.show(caller.viewer, lambda view: admin_data(view, self.words))
+            data = await asyncio.wait_for(work, READ_LIMIT)
+        self.show(
+            "admin.html",
+            caller.viewer,
+            data=script_data({**data, "acts": caller.acts}),
+            acts=caller.acts,
+            page="admin",
+        )
