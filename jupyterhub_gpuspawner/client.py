@@ -74,6 +74,7 @@ class Ask:
                 "pool": request.pool,
                 "not_node": request.not_node,
                 "devices": list(request.devices),
+                "image": request.image,
             },
         }
 

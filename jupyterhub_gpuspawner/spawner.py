@@ -274,7 +274,10 @@ class GPUSpawnerMixin(_Base):
     def _limits_now(self) -> dict[str, Any]:
         """The spawner's own limits, callables asked now."""
         values = {name: self.limit(name) for name in LIMIT_TRAITS}
-        return {**values, "image": getattr(self, "image", None)}
+        return {**values, "image": self._own_image()}
+
+    def _own_image(self) -> str | None:
+        return getattr(self, "image", None)
 
     def ask_for(self, resolved: ResolvedProfile) -> Ask:
         """What the scheduler is asked for."""
@@ -283,7 +286,7 @@ class GPUSpawnerMixin(_Base):
             server=self.name,
             groups=self._groups,
             profile=resolved.slug,
-            request=to_request(resolved),
+            request=to_request(replace(resolved, image=resolved.image or self._own_image())),
             admin=bool(self.user.admin),
         )
 

@@ -182,6 +182,7 @@ def to_request(resolved: ResolvedProfile) -> GPURequest:
         node=resolved.node,
         pool=resolved.pool,
         devices=resolved.gpu_devices if wanted else (),
+        image=resolved.image or "",
     )
 
 

@@ -173,7 +173,7 @@ class Capacity:
 
         ``mine``: bookings that are made for those who ask.
         """
-        key = (request, mine) if mine else request
+        key = (request, request.image, mine) if mine or request.image else request
         want = self._wants.get(key)
         if want is None:
             if len(self._wants) > 1000:
@@ -205,8 +205,8 @@ class Capacity:
 
         Waste the least: the kind with the least memory that will do, then the node with the
         most NVLinks among as many as are asked for, then the one with the fewest of the kind left
-        over, then the one with the least memory left, then by name; or in the order that the
-        settings' placement says. ``allowed`` may refuse a node.
+        over, then one that has the image, then the one with the least memory left, then by name;
+        or in the order that the settings' placement says. ``allowed`` may refuse a node.
         """
         if want.prefer:
             booked = self._find_booked(want, allowed)
@@ -218,7 +218,7 @@ class Capacity:
                 # no node has as many free
                 continue
             if placement.spread and (want.pool in placement.spread or "*" in placement.spread):
-                rooms = spread(self._having(want, kind), want, kind)
+                rooms = spread(self._having(want, kind), want, kind, self.with_image(want))
                 found = _first(rooms, allowed)
             elif kind.bonded and want.count > 1:
                 found = self._find_linked(want, kind, allowed)
@@ -233,11 +233,13 @@ class Capacity:
 
     def _find_packed(self, want: Want, kind: Kind, allowed: Allowed | None) -> Room | None:
         """The first node with enough free of the kind: the one with the fewest left over."""
+        here = self.with_image(want)
         for count in range(want.count, kind.top + 1):
             level = kind.levels[count]
             if not level:
                 continue
             start = bisect_left(level, (want.memory, "")) if want.memory else 0
+            otherwise: Room | None = None
             for index in range(start, len(level)):
                 room = self.rooms[level[index][1]]
                 if not room.holds(want):
@@ -245,18 +247,31 @@ class Capacity:
                 if (want.only or want.avoid) and not self._offers(want, room, kind):
                     continue
                 if allowed is None or allowed(room):
-                    return room
+                    if not here or room.name in here:
+                        return room
+                    otherwise = otherwise or room
+            if otherwise is not None:
+                return otherwise
         return None
+
+    def with_image(self, want: Want) -> Collection[str]:
+        """Names of nodes that have the image, as far as is known. Empty: it decides nothing."""
+        return self._tables.images.get(want.request.image, ())
 
     def _find_linked(self, want: Want, kind: Kind, allowed: Allowed | None) -> Room | None:
         """The node whose best set has the most NVLinks; of several the first one."""
-        best, most = None, -1
+        best, most, here = None, -1, self.with_image(want)
         for room in self._having(want, kind):
             free, board = want.among(room.shelves[kind].free), room.board
             told = board is not None and free <= board.rows.keys()
             links = board.nvlinks(free, want.count) if board is not None and told else 0
-            if links > most and (allowed is None or allowed(room)):
+            better = links > most or (
+                best is not None and links == most and room.name in here and best.name not in here
+            )
+            if better and (allowed is None or allowed(room)):
                 best, most = room, links
+                if here and room.name not in here:
+                    continue
                 if board is not None and told and links == board.nvlinks(board.rows, want.count):
                     # no node of this kind has more to give
                     break

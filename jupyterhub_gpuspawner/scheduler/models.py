@@ -5,7 +5,7 @@ Times are POSIX seconds (``float``), memory is in bytes, ids are strings; the ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from .policy import Limits as Limits
@@ -249,6 +249,9 @@ class GPURequest:
     pool: str | None = None
     #: name of a node that will not do; None = any will
     not_node: str | None = None
+    #: of equally good nodes, one that has this image already is taken; empty = not known. Two
+    #: requests that differ in nothing else are the same: a new image costs nobody his place
+    image: str = field(default="", compare=False)
     #: ids of the only devices that will do, ``count`` of them; for admins. Empty = any
     devices: tuple[str, ...] = ()
 

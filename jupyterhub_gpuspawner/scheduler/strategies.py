@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from .fragmentation import WHOLE, Fragments, Left, Scale, Task
 from .models import GPURequest, Mode
@@ -16,13 +16,13 @@ _NO_BOUND = 10**18
 _CHANGES = 200
 
 
-def spread(rooms: Iterable[Room], want: Want, kind: Kind) -> list[Room]:
-    """The one with the most left first, then the one with the most memory."""
+def spread(rooms: Iterable[Room], want: Want, kind: Kind, here: Collection[str] = ()) -> list[Room]:
+    """The one with the most left first, then those ``here``, then the one with the most memory."""
 
-    def order(room: Room) -> tuple[int, int, str]:
+    def order(room: Room) -> tuple[int, bool, int, str]:
         # a server without GPU has no kind of them
         free = len(want.among(room.shelves[kind].free)) if want.count else 0
-        return (-free, -room.memory, room.name)
+        return (-free, room.name not in here, -room.memory, room.name)
 
     return sorted(rooms, key=order)
 
@@ -45,13 +45,14 @@ class Gradient:
         if self._fragments is None or self._tables.version - self._at >= _CHANGES:
             self._fragments = self._usual([each for each, _ in left])
             self._at = self._tables.version
-        task = _task(want, 1)
+        task, here = _task(want, 1), self._tables.images.get(want.request.image, ())
         scored = []
         for each, room in left:
             best = self._fragments.best(each, task)
             # where memory is short already, and none is asked for
-            scored.append((best is None, best[0] if best else 0.0, room.name, room))
-        return [room for *_, room in sorted(scored, key=lambda item: item[:3])]
+            far = room.name not in here
+            scored.append((best is None, best[0] if best else 0.0, far, room.name, room))
+        return [room for *_, room in sorted(scored, key=lambda item: item[:4])]
 
     def _left(self, room: Room, want: Want, kind: Kind) -> Left:
         tables = self._tables

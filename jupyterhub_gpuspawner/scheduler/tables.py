@@ -17,6 +17,7 @@ from .models import (
     DeviceStatus,
     EntryState,
     Lease,
+    LeaseState,
     Node,
     QueueEntry,
     ServerKey,
@@ -24,6 +25,9 @@ from .models import (
 
 #: entry states that are still of interest; the others are history
 OPEN_ENTRY = frozenset({EntryState.QUEUED, EntryState.GRANTED, EntryState.BOUND})
+
+#: images of which it is remembered where they ran
+_IMAGES = 1000
 
 
 class Tables:
@@ -52,6 +56,8 @@ class Tables:
         #: bookings that are not over, and those of each device, the earliest first
         self.bookings: dict[str, Booking] = {}
         self.bookings_of: dict[str, list[Booking]] = {}
+        #: image -> nodes on which a server of it ran: it was there, and most often still is
+        self.images: dict[str, set[str]] = {}
         self.next_seq = 1
         #: grows with each change that a grant may depend on
         self.version = 0
@@ -119,12 +125,21 @@ class Tables:
             self._store_entry(decision.entry)
         elif isinstance(decision, LeaseStored):
             self._store_lease(decision.lease)
+            self._note_image(decision.lease)
         elif isinstance(decision, DeviceStored):
             self._store_device(decision.device, decision.status)
         elif isinstance(decision, NodeStored):
             self._store_node(decision.node)
         elif isinstance(decision, BookingStored):
             self._store_booking(decision.booking)
+
+    def _note_image(self, lease: Lease) -> None:
+        image = lease.request.image
+        if image and lease.state is LeaseState.RUNNING:
+            if len(self.images) > _IMAGES:
+                # people's own images add up; what is used again is learnt again
+                self.images.clear()
+            self.images.setdefault(image, set()).add(lease.node)
 
     def _store_entry(self, entry: QueueEntry) -> None:
         old = self.entries.get(entry.id)

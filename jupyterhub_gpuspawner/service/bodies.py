@@ -45,6 +45,7 @@ class Request(_Body):
     pool: _Name | None = None
     not_node: _Name | None = None
     devices: list[_Name] = Field(default_factory=list, max_length=1024)
+    image: _Text = ""
 
     def value(self) -> GPURequest:
         """The same as the scheduler's value."""
@@ -62,6 +63,7 @@ class Request(_Body):
             pool=self.pool,
             not_node=self.not_node,
             devices=tuple(self.devices),
+            image=self.image,
         )
 
 
