@@ -35,6 +35,8 @@ def main(path: str) -> None:
     hub_process.warm_up()
     gc.collect()
     gc.freeze()
+    # children live for seconds, and copy each page that a collection touches
+    gc.disable()
     # children are reaped by the kernel
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as connection:

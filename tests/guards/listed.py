@@ -12,7 +12,8 @@
     -line of the code
     +line in its place
 
-``model`` is there where the search of all worlds (``tests/model``) sees it as well.
+``model`` is there where a search of all worlds (``tests/model``) sees it as well: ``yes`` the
+smallest one, ``two servers`` the one that has two.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from pathlib import Path
 
 LIST = Path(__file__).parent / "guards.diff"
 MUTATIONS = Path(__file__).parent / "mutations.diff"
-#: the search, small enough to be made once for each guard
-MODEL = "crash/test_model.py::test_no_world_of_one_server_that_is_started_twice_breaks_a_rule"
+#: searches that are small enough to be made once for each guard
+MODEL = {
+    "yes": "crash/test_model.py::test_no_world_of_one_server_that_is_started_twice_breaks_a_rule",
+    "two servers": "crash/test_model.py::test_no_world_of_two_servers_breaks_a_rule",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +46,8 @@ class Guard:
     code: str
     #: whole lines in their place
     gone: str
-    #: the search of all worlds fails without it too
-    model: bool = False
+    #: which search of all worlds fails without it too; empty = none
+    model: str = ""
 
 
 def read(text: str | None = None) -> list[Guard]:
@@ -62,7 +66,9 @@ def _parse(part: str) -> Guard:
         else:
             name, _, value = line.partition(": ")
             fields[name] = value
-    model = fields.pop("model", "no") == "yes"
+    model = fields.pop("model", "")
+    if model and model not in MODEL:
+        raise ValueError(f"guard {title!r}: there is no search {model!r}")
     if sorted(fields) != ["file", "keeps", "test"] or not sides["-"]:
         raise ValueError(f"guard {title!r}: wants keeps, file, test, and lines to remove")
     return Guard(title=title, code=sides["-"], gone=sides["+"], model=model, **fields)
@@ -70,4 +76,4 @@ def _parse(part: str) -> Guard:
 
 def by_model(guards: list[Guard]) -> list[Guard]:
     """Those that the search of all worlds sees, with the search as their test."""
-    return [replace(guard, test=MODEL) for guard in guards if guard.model]
+    return [replace(guard, test=MODEL[guard.model]) for guard in guards if guard.model]

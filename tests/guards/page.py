@@ -20,8 +20,8 @@ That no GPU is given out twice, and that nothing that runs is stopped, rests on 
 in the code. `./run-tests guards` takes each of them away, one at a time, and fails unless the test
 beside it fails: none of them can be lost by accident. S1 to S12 are the invariants of
 [the architecture](../explanation/architecture.md).
-For those with *yes* `./run-tests proof` wants the [search of all worlds](../explanation/proof.md)
-to fail as well.
+For those with *yes* or *two servers* `./run-tests proof` wants a [search of all
+worlds](../explanation/proof.md) to fail as well, the smallest one or the one with two servers.
 
 | Guard | It keeps | Where | Fails without it | Search |
 |---|---|---|---|---|
@@ -45,7 +45,7 @@ def render(guards: Sequence[Guard]) -> str:
     """The whole page of the guards, as Markdown."""
     text = _HEAD.format(count=len(guards))
     for guard in guards:
-        text += f"{_row(guard)} {'yes' if guard.model else ''} |\n"
+        text += f"{_row(guard)} {guard.model} |\n"
     return text
 
 

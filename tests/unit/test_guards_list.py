@@ -28,8 +28,13 @@ def test_each_seeded_fault_fits_the_code_and_has_its_test() -> None:
 
 def test_what_the_search_of_all_worlds_sees_is_tested_by_it() -> None:
     seen = by_model(read())
-    assert len(seen) >= 15 and {guard.test for guard in seen} == {MODEL}
+    assert len(seen) >= 15 and {guard.test for guard in seen} == set(MODEL.values())
     assert misfits(seen) == []
+
+
+def test_a_search_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="no search 'three servers'"):
+        read("\n== A guard\nkeeps: S1\nfile: a.py\nmodel: three servers\ntest: unit/a.py::b\n-x\n")
 
 
 def test_a_guard_whose_code_or_test_has_moved_is_seen() -> None:
