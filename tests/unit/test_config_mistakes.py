@@ -116,6 +116,7 @@ def test_the_options_are_found() -> None:
         "BudgetOptions",
         "IdleOptions",
         "ActivityTraits",
+        "AgentOptions",
         "WarningTraits",
         "StorageTraits",
         "SwarmTraits",
