@@ -101,6 +101,7 @@ def _report(data: dict[str, Any]) -> Report:
 
 def _device(data: dict[str, Any]) -> Device:
     capability = data["capability"]
+    # Without a cap: a service does not reach its node's MPS daemon, so nothing would enforce it.
     return Device(
         id=_text(data["id"]),
         node=_text(data["node"]),
