@@ -15,9 +15,11 @@ class ReportHandler(JSONHandler):
 
     def post(self) -> None:
         agents = self.desk.agents
+        if agents is None:
+            # for ever where there is no Swarm, so that nobody learns anything from it
+            self.fail(403, "forbidden", "No reports of agents are taken here, or not yet.")
+            return
         try:
-            if agents is None:
-                raise RequestError("The scheduler is starting.")
             agents.hear(self.request.body, self.request.headers.get(HEADER, ""))
         except RefusedError as error:
             self.fail(403, "forbidden", error.user_message)
