@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from ..errors import RefusedError
 from ..units import format_duration
 from . import events, leases, quota
 from .core import Core
 from .decisions import EntryStored, LeaseStored
-from .models import EntryState, LeaseState, QueueEntry, Reason, Target
+from .models import EntryState, GPURequest, LeaseState, QueueEntry, Reason, Target
 from .policy import HOUR
 from .values import replace
 
@@ -39,6 +41,8 @@ def _again(core: Core, event: events.Submitted) -> QueueEntry | None:
 
 
 def _enter(core: Core, event: events.Submitted, now: float) -> None:
+    queued = core.tables.entries.get(core.tables.queued_of.get(event.key, ""))
+    kept = queued is not None and asks_for_less(event.request, queued.request)
     entry = QueueEntry(
         id=event.entry_id,
         key=event.key,
@@ -46,8 +50,9 @@ def _enter(core: Core, event: events.Submitted, now: float) -> None:
         request=event.request,
         profile=event.profile,
         boot_id=event.boot_id,
-        submitted_at=now,
-        seq=core.tables.next_seq,
+        submitted_at=queued.submitted_at if kept and queued else now,
+        seq=queued.seq if kept and queued else core.tables.next_seq,
+        priority=queued.priority if kept and queued else 0,
     )
     # refusals come before the first change
     _refuse_known_id(core, entry)
@@ -57,6 +62,36 @@ def _enter(core: Core, event: events.Submitted, now: float) -> None:
     _replace_older(core, entry, now)
     core.emit(EntryStored(entry=entry))
     core.attach(entry.id)
+
+
+def asks_for_less(new: GPURequest, old: GPURequest) -> bool:
+    """Whether ``new`` takes nothing from anybody that ``old`` would have left: it keeps the place.
+
+    It asks for no more of anything, and for the same kind of GPU in the same places or is content
+    with more kinds of them.
+    """
+    amounts = (
+        (new.count, old.count),
+        (new.memory, old.memory),
+        (new.cpu, old.cpu),
+        (new.min_memory, old.min_memory),
+        (new.min_capability or (0, 0), old.min_capability or (0, 0)),
+        (_length(new), _length(old)),
+    )
+    places = ((new.model, old.model), (new.node, old.node), (new.pool, old.pool))
+    return (
+        all(ours <= theirs for ours, theirs in amounts)  # type: ignore[operator]
+        and all(ours in (None, theirs) for ours, theirs in places)
+        and new.sharing is old.sharing
+        and (not new.devices or new.devices == old.devices)
+        # no limit at all is more than any
+        and bool(new.memory) >= bool(old.memory)
+        and bool(new.cpu) >= bool(old.cpu)
+    )
+
+
+def _length(request: GPURequest) -> float:
+    return math.inf if request.length is None else request.length
 
 
 def _renew(core: Core, entry: QueueEntry, now: float) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from jupyterhub_gpuspawner.errors import RefusedError
-from jupyterhub_gpuspawner.scheduler import events
+from jupyterhub_gpuspawner.scheduler import entries, events
 from jupyterhub_gpuspawner.scheduler.decisions import EntryStored, LeaseStored
 from jupyterhub_gpuspawner.scheduler.models import (
     EntryState,
@@ -82,6 +82,51 @@ def test_another_request_of_the_same_server_starts_at_the_end():
     assert world.gone_for_good(first) is EntryState.CANCELLED
     assert second != first
     assert [user for user, _ in world.line()] == ["cy", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [
+        ({"count": 2}, {"count": 1}, True),
+        ({"count": 1}, {"count": 2}, False),
+        ({"count": 2, "length": 7200.0}, {"count": 2, "length": 3600.0}, True),
+        ({"count": 2, "length": 3600.0}, {"count": 2, "length": 7200.0}, False),
+        ({"count": 2, "length": 3600.0}, {"count": 2}, False),
+        ({"count": 2}, {"count": 2, "length": 3600.0}, True),
+        ({"count": 2, "memory": 2 * GIB}, {"count": 2, "memory": GIB}, True),
+        ({"count": 2, "memory": GIB}, {"count": 2}, False),
+        ({"count": 2, "cpu": 2.0}, {"count": 2, "cpu": 1.0}, True),
+        ({"count": 2, "cpu": 1.0}, {"count": 2}, False),
+        ({"count": 2, "model": "*A100*"}, {"count": 2}, True),
+        ({"count": 2}, {"count": 1, "model": "*A100*"}, False),
+        ({"count": 2, "node": "n1"}, {"count": 1}, True),
+        ({"count": 2}, {"count": 1, "node": "n1"}, False),
+        ({"count": 2, "min_memory": GIB}, {"count": 2, "min_memory": 2 * GIB}, False),
+        ({"count": 2}, {"count": 2, "min_capability": (8, 0)}, False),
+        ({"count": 2}, {"count": 2, "sharing": Mode.SLOTS}, False),
+        ({"count": 1, "devices": ("g1",)}, {"count": 1}, True),
+        ({"count": 1}, {"count": 1, "devices": ("g1",)}, False),
+    ],
+)
+def test_a_request_for_less_keeps_the_place_and_one_for_more_does_not(first, then, kept):
+    old, new = GPURequest(**first), GPURequest(**then)
+    assert entries.asks_for_less(new, old) is kept
+    assert entries.asks_for_less(old, old) and entries.asks_for_less(new, new)
+
+
+def test_who_asks_for_less_while_waiting_keeps_place_and_age():
+    world = World("g1", "g2")
+    world.run("ann", 2)
+    bob = world.ask("bob", 2)
+    world.ask("cy")
+    world.do(events.Detached(entry_id=bob))
+    world.now += 5
+    less = world.ask("bob", 1)
+    assert [place.entry.key.user for place in world.state.waiting()] == ["bob", "cy"]
+    old = world.state.tables.entries[less]
+    assert (old.submitted_at, less != bob) == (1000.0, True)
+    world.ask("bob", 2)
+    assert [place.entry.key.user for place in world.state.waiting()] == ["cy", "bob"]
 
 
 def test_a_grant_that_was_never_used_is_given_again():
