@@ -63,6 +63,9 @@ ACTIVITY_INTERVAL = 60.0
 #: seconds between two questions to the scheduler about which servers are warned
 WARNING_INTERVAL = 30.0
 
+#: our versions of the Hub's pages
+TEMPLATES = Path(__file__).parent / "hub_templates"
+
 #: config sections that may hold a profile list
 SPAWNERS = ("GPUSwarmSpawner", "GPUDockerSpawner", "GPUSpawnerMixin")
 
@@ -228,6 +231,8 @@ def _add_roles(c: Any) -> None:
 def _point_spawners(c: Any, url: str, token_file: Path) -> None:
     c.GPUSpawnerMixin.scheduler_url = url
     c.GPUSpawnerMixin.token_file = str(token_file)
+    if c.GPUScheduler.get("language") and "language" not in c.GPUSpawnerMixin:
+        c.GPUSpawnerMixin.language = c.GPUScheduler.language
     if "spawner_class" not in c.JupyterHub:
         c.JupyterHub.spawner_class = "gpu-docker"
 
@@ -282,6 +287,10 @@ def _adapt_hub(c: Any) -> None:
     for name, value in wanted.items():
         if name not in c.JupyterHub:
             setattr(c.JupyterHub, name, value)
+    paths = c.JupyterHub.get("template_paths")
+    paths = paths.get_value([]) if isinstance(paths, LazyConfigValue) else list(paths or ())
+    # a site's own templates come first
+    c.JupyterHub.template_paths = [*paths, str(TEMPLATES)]
     # The Hub would hold the answer to the spawn form back for 10 s: who waits in the queue shall
     # see the page with the position soon. Not 0: a refusal is then an answer, not a late event.
     settings = c.JupyterHub.get("tornado_settings")

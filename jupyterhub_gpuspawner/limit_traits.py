@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jupyterhub.traitlets import ByteSpecification
@@ -149,3 +150,9 @@ class LimitTraits(Configurable):
             except ValueError as error:
                 raise ConfigError(f"{name}: {error}", BAD_CONFIG) from error
         return value
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits and image among a spawner's own values, without those that are worked out."""
+    words = ("mem_limit", "cpu_limit", "image")
+    return {word: values[word] for word in words if word in values and not callable(values[word])}

@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from traitlets import Unicode
 from traitlets.config import Configurable
 
 from .client import SchedulerClient
 from .errors import ConfigError, GPUSpawnerError, SchedulerUnavailable
+from .i18n import Words, choose
 from .kinds import FilePath, HttpURL
 
 #: seconds that a report to the scheduler may take; it is a hint, reconcile finds the truth
@@ -63,6 +65,18 @@ class SchedulerLink(Configurable):
         """,
     )
 
+    language = Unicode(
+        config=True,
+        help="""
+        The language of the spawn form and of the waiting page, such as ``"zh_CN"``.
+
+        ``setup(c)`` sets it to what ``c.GPUScheduler.language`` says. Empty: as each user's
+        browser asks.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
     @property
     def scheduler(self) -> SchedulerClient:
         """The client of the scheduler service, one for all spawners of this Hub."""
@@ -76,6 +90,18 @@ class SchedulerLink(Configurable):
         if key not in _clients:
             _clients[key] = SchedulerClient(self.scheduler_url, self._token())
         return _clients[key]
+
+    @property
+    def gpus_service(self) -> str:
+        """Path of the service's pages beside the Hub's, for its templates; "" = unknown."""
+        base = str(getattr(getattr(self, "hub", None), "base_url", "") or "")
+        return f"{base.removesuffix('hub/')}services/gpus/" if base.endswith("hub/") else ""
+
+    @property
+    def words(self) -> Words:
+        """The texts in the language of who looks at the form."""
+        request = getattr(getattr(self, "handler", None), "request", None)
+        return choose(request.headers.get("Accept-Language", "") if request else "", self.language)
 
     def _token(self) -> str:
         token = os.environ.get(TOKEN_VARIABLE, "").strip()

@@ -23,12 +23,13 @@ from traitlets import Dict, Integer, List, default, validate
 from .client import Ask, Granted, Queued
 from .errors import GPUSpawnerError, RefusedError, SchedulerUnavailable
 from .kinds import Name
-from .limit_traits import LIMIT_TRAITS, LimitTraits
+from .limit_traits import LIMIT_TRAITS, LimitTraits, plain_values
 from .notice import LastEnd, with_notice
 from .profiles import (
     Availability,
     Profiles,
     ResolvedProfile,
+    live_form,
     options_from_form,
     parse_profiles,
     render_form,
@@ -170,9 +171,11 @@ class GPUSpawnerMixin(_Base):
             availability=await self._availability(),
             groups=self._groups,
             selected=stored,
-            defaults=self._limits_now(),
+            # not those of a start that is under way, which the pending page shows this form beside
+            defaults={**self._limits_now(), **plain_values(self._configured)},
+            words=self.words,
         )
-        return with_notice(form, self.last_end)
+        return with_notice(live_form(form, self.gpus_service, self.language), self.last_end)
 
     async def _availability(self) -> Availability | None:
         try:

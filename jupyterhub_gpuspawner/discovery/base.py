@@ -39,6 +39,8 @@ class Usage:
     memory_used: int | None = None
     #: share of time in which it computed, 0..1; None = not known (always so on MIG)
     utilisation: float | None = None
+    #: degrees Celsius; None = not known
+    temperature: int | None = None
     #: processes that compute on it; None = could not be read
     processes: tuple[Process, ...] | None = ()
 

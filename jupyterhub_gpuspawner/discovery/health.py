@@ -29,7 +29,9 @@ _BROKEN = {
 
 #: calls whose failure alone doesn't make a GPU doubtful. An older driver answers "invalid
 #: argument" for the recovery action
-_MINOR = frozenset({"capability", "ecc errors", "name", "recovery action", "utilisation"})
+_MINOR = frozenset(
+    {"capability", "ecc errors", "name", "recovery action", "temperature", "utilisation"}
+)
 
 #: 0 is "none". Draining ones still compute, but take no new work
 _RECOVERY = {

@@ -8,7 +8,7 @@ Document: ``{"error": {"call", "code", "text"}}``, or ``{"driver": text, "host_p
 "gpus": [GPU…]}``. GPU and its ``mig`` entries::
 
     {"index": 0, "uuid": text|null, "name", "capability": [8, 0]|null,
-     "memory": {"total", "used"}|null, "utilisation": percent|null,
+     "memory": {"total", "used"}|null, "utilisation": percent|null, "temperature": degrees|null,
      "processes": [{"pid", "memory", "cgroup": text|null}]|null,
      "errors": {call: code}, "mig_enabled": bool, "mig_pending": bool, "mig": [GPU…],
      "recovery", "ecc_errors", "remap_pending", "remap_failed", "retire_pending": …|null,
@@ -101,6 +101,8 @@ def _gpu(index: int) -> dict[str, Any]:
         "index": index,
         **whole,
         "utilisation": None if mode[0] else _utilisation(asker, handle),
+        # of the chip, in degrees Celsius
+        "temperature": asker.ask("temperature", lambda: pynvml.nvmlDeviceGetTemperature(handle, 0)),
         "capability": asker.ask(
             "capability", lambda: pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         ),

@@ -142,6 +142,7 @@ def _add(
     draft.usage[device.id] = Usage(
         memory_used=entry["memory"]["used"] if entry["memory"] else None,
         utilisation=None if percent is None else percent / 100,
+        temperature=entry.get("temperature"),
         processes=processes,
     )
 

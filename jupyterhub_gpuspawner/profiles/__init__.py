@@ -6,7 +6,7 @@ All of it is pure: nothing here reads a clock, a disk (but for the template) or 
 """
 
 from .companions import Companion
-from .form import Availability, render_form
+from .form import Availability, live_form, render_form
 from .models import Choice, Option, Overrides, Profile, UnlistedChoice
 from .parse import DEFAULT_PROFILE_LIST, parse_profiles
 from .resolve import Profiles, ResolvedProfile, options_from_form, to_request
@@ -22,6 +22,7 @@ __all__ = [
     "Profiles",
     "ResolvedProfile",
     "UnlistedChoice",
+    "live_form",
     "options_from_form",
     "parse_profiles",
     "render_form",

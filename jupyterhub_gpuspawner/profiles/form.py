@@ -7,15 +7,18 @@ them all. Every text is escaped, the admin's as well.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from html import escape
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import RequestError
+from ..i18n import ENGLISH, Words, words_of
 from ..units import format_duration, format_memory
 from .models import UNLISTED, Option, Profile
 from .resolve import (
@@ -25,6 +28,8 @@ from .resolve import (
     may_type,
     visible_choices,
 )
+
+_ENGLISH = words_of(ENGLISH)
 
 #: settings that decide which GPUs would do
 _GPU_WORDS = frozenset(
@@ -109,24 +114,50 @@ class Outlook:
     text: str
 
 
-def outlook(resolved: ResolvedProfile, availability: Availability | None) -> Outlook:
-    """In words: whether a server of this profile would get its GPUs now."""
+def outlook(
+    resolved: ResolvedProfile, availability: Availability | None, words: Words = _ENGLISH
+) -> Outlook:
+    """In words: whether a server of this profile would get its GPUs now. So does ``form.js``."""
     wanted = resolved.gpus
     if not wanted:
-        return Outlook(tone="secondary", text="does not wait for a GPU")
+        return Outlook(tone="secondary", text=words("does not wait for a GPU"))
     if availability is None:
-        return Outlook(tone="secondary", text="not known what is free")
+        return Outlook(tone="secondary", text=words("not known what is free"))
     free, total = availability.matching(resolved)
+    if not total:
+        return Outlook(tone="danger", text=words("cannot start: no GPU of this kind here"))
     if total < wanted:
-        there = f"only {total} of this kind here" if total else "no GPU of this kind here"
-        return Outlook(tone="danger", text=f"cannot start: {there}")
-    count = f"{free} of {total} free now"
-    waiting = availability.waiting
-    if waiting:
-        return Outlook(tone="warning", text=f"{count}, {waiting} waiting")
+        text = words("cannot start: only {total} of this kind here", total=total)
+        return Outlook(tone="danger", text=text)
+    numbers = {"free": free, "total": total, "n": availability.waiting}
+    if availability.waiting:
+        text = words("{free} of {total} free now, {n} waiting", **numbers)
+        return Outlook(tone="warning", text=text)
     if free < wanted:
-        return Outlook(tone="warning", text=f"{count}: your server would wait")
-    return Outlook(tone="success", text=count)
+        text = words("{free} of {total} free now: your server would wait", **numbers)
+        return Outlook(tone="warning", text=text)
+    return Outlook(tone="success", text=words("{free} of {total} free now", **numbers))
+
+
+def asks(settings: Mapping[str, Any]) -> str:
+    """The settings that decide which GPUs would do, as JSON for the script of the form."""
+    plain = {
+        word: str(value) if word == "gpu_sharing" else value
+        for word, value in settings.items()
+        if word in _GPU_WORDS
+    }
+    return json.dumps(plain, sort_keys=True)
+
+
+def live_form(form: str, service: str, language: str) -> str:
+    """``form`` with the script that keeps it up to date. ``service``: path of the GPUs' pages."""
+    if not service:
+        return form
+    return (
+        f'<div id="gpus-live-form" data-prefix="{escape(service)}" '
+        f'data-language="{escape(language)}">{form}</div>'
+        f'<script type="module" src="{escape(service)}static/form.js"></script>'
+    )
 
 
 def render_form(
@@ -136,13 +167,14 @@ def render_form(
     groups: Iterable[str] = (),
     selected: object = None,
     defaults: Mapping[str, Any] | None = None,
+    words: Words = _ENGLISH,
 ) -> str:
     """The HTML of the options form; never empty.
 
     ``selected``: options to begin with (those of the last spawn); what is wrong in them is
     ignored, and the defaults are shown. ``defaults``: what the spawner gives where a profile
     doesn't say, by the profile's words (``image``, ``cpu_limit``, ``mem_limit`` …; units as in
-    :class:`ResolvedProfile`).
+    :class:`ResolvedProfile`). ``words``: the texts in the user's language.
     """
     mine = frozenset(groups)
     view = _View(
@@ -151,15 +183,20 @@ def render_form(
         groups=mine,
         start=_start(profiles, mine, selected),
         defaults=defaults or {},
+        words=words,
     )
     models = [
         {"name": model or "GPU", "free": free, "total": total}
         for model, (free, total) in (sorted(availability.free.items()) if availability else ())
     ]
     page: str = _template().render(
-        cards=_without_common_image([_card(profile, view) for profile in profiles.visible(mine)]),
+        cards=_without_common_image(
+            [_card(profile, view) for profile in profiles.visible(mine)], words
+        ),
         availability=availability,
         models=models,
+        _=words,
+        many=words.many,
     )
     return page
 
@@ -174,6 +211,7 @@ class _View:
     #: the profile that is selected at first; None where the user may use none
     start: ResolvedProfile | None
     defaults: Mapping[str, Any]
+    words: Words
 
 
 def _start(profiles: Profiles, groups: frozenset[str], selected: object) -> ResolvedProfile | None:
@@ -198,6 +236,7 @@ def _card(profile: Profile, view: _View) -> dict[str, Any]:
             "checked": checked,
             "problem": error.user_message,
             "facts": [],
+            "asks": "{}",
         }
     asked = [(n, o) for n, o in profile.profile_options.items() if _has_answers(o, groups)]
     by_option = {word for _, option in asked for word in _words(option)}
@@ -212,29 +251,31 @@ def _card(profile: Profile, view: _View) -> dict[str, Any]:
             answer = profiles.resolve(others, groups=groups)
         except RequestError:
             return ""
-        return f" ({outlook(answer, availability).text})"
+        return f" ({outlook(answer, availability, view.words).text})"
 
     return {
         "profile": profile,
         "checked": checked,
         "problem": None,
         "gpus": resolved.gpus,
-        "outlook": outlook(resolved, availability),
+        "outlook": outlook(resolved, availability, view.words),
+        "asks": asks(profile.spawner_override.settings()),
         "outlook_by_option": bool(_GPU_WORDS & by_option),
         "facts": [
-            (label, value, word in by_option)
+            (view.words(label), value, word in by_option)
             for word, label, value in _facts(_complete(resolved, view.defaults))
         ],
         "options": [_question(resolved, name, option, groups, hint) for name, option in asked],
     }
 
 
-def _without_common_image(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_common_image(cards: list[dict[str, Any]], words: Words) -> list[dict[str, Any]]:
     """Leave the image out where all profiles have the same: it helps nobody to choose."""
-    facts = [{fact for fact in card["facts"] if fact[0] == "Image"} for card in cards]
+    label = words("Image")
+    facts = [{fact for fact in card["facts"] if fact[0] == label} for card in cards]
     if len(cards) > 1 and facts[0] and all(fact == facts[0] for fact in facts):
         for card in cards:
-            card["facts"] = [fact for fact in card["facts"] if fact[0] != "Image"]
+            card["facts"] = [fact for fact in card["facts"] if fact[0] != label]
     return cards
 
 
@@ -253,7 +294,13 @@ def _question(
         "name": field_name,
         "label": option.display_name,
         "choices": [
-            (key, option.choices[key].display_name + hint(name, key), key == chosen.get(name))
+            {
+                "key": key,
+                "label": option.choices[key].display_name,
+                "hint": hint(name, key),
+                "chosen": key == chosen.get(name),
+                "asks": asks(option.choices[key].spawner_override.settings()),
+            }
             for key in visible_choices(option, groups)
         ],
         "own": option.unlisted_choice if may_type(option, groups) else None,

@@ -87,6 +87,10 @@ class Forecast:
         """POSIX seconds for each, in order; None = nobody can say."""
         return [self._start(want) for want in wants]
 
+    def free_at(self, device_id: str) -> float:
+        """When the device is probably free, after those whose start was asked for."""
+        return self._when(device_id)
+
     def _start(self, want: Want) -> float | None:
         if not want.count:
             return self._now

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from . import bookings, explain, placement, quota
+from . import bookings, explain, filters, placement, quota
 from .backfill import Backfill, Reservation
 from .capacity import Allowed, Capacity
 from .core import Core
@@ -307,6 +307,16 @@ class Queue:
 
     def starts(self, now: float) -> dict[str, float | None]:
         """Entry -> when it will probably start, POSIX seconds, of the first ones in line."""
+        return self._forecast(now)[0]
+
+    def frees(self, now: float) -> dict[str, float]:
+        """Device -> when it will probably be free for who asks now, after all who wait."""
+        forecast = self._forecast(now)[1]
+        tables = self._core.tables
+        usable = (id for id in tables.devices if filters.usable(tables.status[id]) is None)
+        return {id: forecast.free_at(id) for id in usable}
+
+    def _forecast(self, now: float) -> tuple[dict[str, float | None], Forecast]:
         self.follow()
         return self._forecast(self.line.everybody(now)[:MOST], now)
 
@@ -321,7 +331,7 @@ class Queue:
         unbounded = core.settings.fairness.unbounded_length
         forecast = Forecast(core.tables, self.capacity, core.learnt, unbounded, now)
         found = forecast.starts(want for _, want in wants)
-        return {entry_id: at for (entry_id, _), at in zip(wants, found, strict=True)}
+        return {entry_id: at for (entry_id, _), at in zip(wants, found, strict=True)}, forecast
 
     def nodes_for(self, entry: QueueEntry, now: float) -> tuple[NodeAnswer, ...]:
         """What each node has for one that waits."""

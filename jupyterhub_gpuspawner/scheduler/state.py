@@ -161,6 +161,10 @@ class SchedulerState:
         seen = self._core.idle.devices.get(device_id)
         return None if seen is None else (seen.used_at, seen.at)
 
+    def frees(self) -> dict[str, float]:
+        """Device -> when it will probably be free for somebody who asks now."""
+        return self._queue.frees(self._now)
+
     def standing(
         self, hub: str, user: str, groups: tuple[str, ...]
     ) -> list[tuple[Holder, Budget, float, float]]:

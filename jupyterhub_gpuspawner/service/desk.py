@@ -7,10 +7,11 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ..discovery.base import Usage
 from ..errors import LedgerError, RefusedError
 from ..scheduler import events
 from ..scheduler.decisions import Noted
@@ -27,6 +28,7 @@ from .metrics import Metrics
 from .pace import Pace
 from .page_data import View, Viewer
 from .reconciler import Reconciler
+from .usage_watch import UsageWatch
 from .waiters import Waiter, Waiters
 from .words import REASONS, why_stopped
 
@@ -91,6 +93,8 @@ class Desk:
         self.hub_stop: Callable[[str, str], Awaitable[bool]] | None = None
         #: open pages
         self.live = Live(self, time.time)
+        #: what the servers of those who look use
+        self.watch = UsageWatch(self)
         #: of all pages; "" = of each browser
         self.language = ""
         #: why the ledger is not open yet
@@ -148,11 +152,24 @@ class Desk:
                     starved=starved,
                     now=self.now(),
                     excuse=self.excuse(),
+                    use=self._use,
                     ended=lambda user: self._ended.get(user, ()),
                 )
             )
 
         return await self.read(seen)
+
+    def _use(self, lease: Lease) -> dict[str, Any]:
+        gpus = {
+            id: {"memory": one.memory_used, "busy": one.utilisation, "celsius": one.temperature}
+            for id, one in self.usage_of(lease.devices).items()
+        }
+        return {**self.watch.of(lease.id), "gpus": gpus}
+
+    def usage_of(self, devices: Iterable[str]) -> dict[str, Usage]:
+        """What was last measured of devices; those that can't be measured are not in it."""
+        known = self.inventory.usage if self.inventory is not None else {}
+        return {id: known[id] for id in devices if id in known and not id.startswith("SIMULATED")}
 
     # -- requests ------------------------------------------------------------------------
 

@@ -17,12 +17,15 @@ from ..engine.networks import UserNetwork, list_networks, remove_network
 from ..engine.observe import Observation, from_inspect, observe, observe_all
 from ..engine.owner import claim_engine
 from ..engine.pool import EnginePool
+from ..engine.usage import Sample, sample
 from ..scheduler.models import GPURequest
 
 #: seconds a look may take, its turn included
 LOOK_LIMIT = 30.0
 #: seconds for the first question of a comparison: an engine that is well answers it at once
 CLAIM_LIMIT = 10.0
+#: seconds for a look at what a container uses
+USAGE_LIMIT = 5.0
 #: containers of others whose configuration is remembered
 _REMEMBERED = 4096
 
@@ -148,6 +151,12 @@ class EngineView:
                     raise
 
         await self._pool.run(_key(container_id), work, LOOK_LIMIT)
+
+    async def usage(self, container_id: str) -> Sample | None:
+        """What a container uses now; None = it does not run."""
+        return await self._pool.run(
+            "usage", lambda client: sample(client, container_id), USAGE_LIMIT
+        )
 
     async def networks(self) -> tuple[UserNetwork, ...]:
         """The users' networks."""

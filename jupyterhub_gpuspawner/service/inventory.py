@@ -100,6 +100,8 @@ class Inventory:
     local_engine: bool = True
     #: device id -> way in; filled by each look
     injections: Mapping[str, Injection] = field(default_factory=dict)
+    #: device id -> what goes on on it, as of the last look
+    usage: Mapping[str, Usage] = field(default_factory=dict)
     #: why the last look failed; "" = it did not
     trouble: str = ""
     _notes: frozenset[str] = frozenset()
@@ -125,6 +127,7 @@ class Inventory:
             self.listens.set()
         report = self.alarms.heed(report, self.clock())
         self.injections = how.injections
+        self.usage = report.usage
         for note in sorted(set(report.notes) - self._notes):
             log.warning("%s: %s", report.node.name, note)
         self._notes = frozenset(report.notes)
@@ -180,6 +183,8 @@ class SwarmInventory:
     def __init__(self) -> None:
         #: device id -> way in; filled by each look
         self.injections: dict[str, Injection] = {}
+        #: device id -> what goes on on it; a manager sees nothing of that
+        self.usage: dict[str, Usage] = {}
         #: why the last look failed; never so, as the manager's list is the look
         self.trouble = ""
 

@@ -18,6 +18,7 @@ from ..errors import LedgerError
 from ..i18n import Words
 from . import waiting
 from .page_data import View, Viewer
+from .usage_watch import EVERY
 
 if TYPE_CHECKING:
     from .desk import Desk
@@ -87,6 +88,7 @@ class Live:
         self._listeners: dict[Listener, None] = {}
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         #: snapshots that were made
         self.snapshots = 0
 
@@ -108,6 +110,8 @@ class Live:
         self._news.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="live")
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch")
 
     def leave(self, listener: Listener) -> None:
         """It was closed. May be repeated."""
@@ -115,8 +119,19 @@ class Live:
 
     async def close(self) -> None:
         """End the work."""
-        if self._task is not None:
-            await waiting.end([self._task])
+        await waiting.end([task for task in (self._task, self._watching) if task is not None])
+
+    async def _watch(self) -> None:
+        """Have what servers use sampled while their users look."""
+        while self._listeners:
+            users = {
+                one.viewer.name
+                for one in self._listeners
+                if any(topic.name == "use" for topic in one.topics)
+            }
+            if await self._desk.watch.look(users):
+                self._news.set()
+            await asyncio.sleep(EVERY)
 
     async def _run(self) -> None:
         beat = 0.0

@@ -17,6 +17,7 @@ from ..scheduler.queue import Waiting
 from ..scheduler.quota import user_limit
 from .identity import HUB
 from .page_data import View, lease_row
+from .summary import device_row, devices_of
 from .words import REASONS, why_stopped
 
 #: ended servers that are listed
@@ -37,7 +38,7 @@ def mine(view: View, words: Words) -> dict[str, Any]:
         "waiting": [waiting(view, place, words) for place in places],
         "ended": [_ended(lease, words) for lease in ended[:SHOWN]],
         "use": {
-            "hours": gpu_hours([*leases, *ended], view.now - WINDOW, view.now),
+            "hours": f"{gpu_hours([*leases, *ended], view.now - WINDOW, view.now):g}",
             "held": tables.held_by((HUB, user)),
             "limit": user_limit(view.state.settings.limits, user),
             "budgets": [
@@ -51,6 +52,62 @@ def mine(view: View, words: Words) -> dict[str, Any]:
             ],
         },
     }
+
+
+def free(view: View, words: Words) -> dict[str, Any]:
+    """What there is of each kind on each machine, and when the next ones are free: for the form.
+
+    Nobody's name or server is in it.
+    """
+    frees = view.state.frees()
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for device in devices_of(view.state):
+        row = device_row(view.state, device)
+        if row["reason"] not in (None, Reason.DEVICE_BUSY.value):
+            frees.pop(device.id, None)
+        kind = (device.node, device.model, device.memory, device.capability, device.mode)
+        group = groups.setdefault(
+            kind,
+            {
+                **{name: row[name] for name in ("node", "model", "memory", "capability", "pools")},
+                "sharing": device.mode.value,
+                "ids": [],
+                "free": [],
+                "next": [],
+            },
+        )
+        group["ids"].append(device.id)
+        if row["state"] == "free":
+            group["free"].append(device.id)
+        elif device.id in frees:
+            group["next"].append(round(frees[device.id]))
+    return {"groups": list(groups.values()), "waiting": len(view.state.tables.queued_of)}
+
+
+def standing(view: View, words: Words) -> dict[str, Any]:
+    """How many GPUs the viewer holds, and may hold."""
+    limit = user_limit(view.state.settings.limits, view.viewer.name)
+    return {"held": view.state.tables.held_by((HUB, view.viewer.name)), "limit": limit}
+
+
+def use(view: View, words: Words) -> list[dict[str, Any]]:
+    """What the viewer's servers were seen to use, beside their limits, for the charts."""
+    found = []
+    for lease in _leases(view).get(view.viewer.name, ()):
+        if lease.state is LeaseState.RUNNING:
+            devices = [_device(view, id) for id in lease.devices]
+            seen = view.use(lease)
+            measured = seen.pop("gpus", {})
+            found.append(
+                {
+                    "id": lease.id,
+                    "memory_limit": lease.request.memory,
+                    "cpu_limit": lease.request.cpu,
+                    "gpus": [{**device, "seen": measured.get(device["id"])} for device in devices],
+                    **seen,
+                }
+            )
+    return found
 
 
 def _leases(view: View) -> dict[str, list[Lease]]:

@@ -52,6 +52,8 @@ class View:
     excuse: tuple[Reason, str] | None = None
     #: user -> servers that have ended, the newest first
     ended: Callable[[str], Sequence[Lease]] = lambda user: ()
+    #: lease -> what its server was seen to use
+    use: Callable[[Lease], dict[str, Any]] = lambda lease: {}
     #: what was worked out already, for all who look at the same state
     memo: dict[str, Any] = field(default_factory=dict)
 

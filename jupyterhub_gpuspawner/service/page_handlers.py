@@ -109,8 +109,18 @@ class Files(StaticFileHandler):
 def part(name: str, words: i18n.Words, **values: Any) -> str:
     """A part of a page, ``templates/parts/NAME.html``: in the page at first, then by the stream."""
     return templates.get_template(f"parts/{name}.html").render(
-        _=words, many=words.many, prefix=_prefix(), **values
+        _=words,
+        many=words.many,
+        length=lambda seconds: spell(words, seconds),
+        prefix=_prefix(),
+        **values,
     )
+
+
+def spell(words: i18n.Words, seconds: float) -> str:
+    """A length of time in words, such as ``4 h``."""
+    number, _, unit = units.format_duration(seconds).partition(" ")
+    return words(f"{{n}} {unit}", n=number)
 
 
 def render(name: str, *, nonce: str, words: i18n.Words | None = None, **values: Any) -> str:

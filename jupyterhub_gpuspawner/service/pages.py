@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from tornado.web import HTTPError
 
 from ..errors import LedgerError, NotThereError, RefusedError
-from ..i18n import Words
+from ..i18n import Words, choose
 from ..scheduler import events
 from ..scheduler.models import Lease
 from ..scheduler.state import SchedulerState
@@ -24,7 +24,7 @@ from . import admin_page, stream
 from .headers import protect
 from .hub_user import need_hub
 from .live import Topic
-from .mine import mine
+from .mine import free, mine, standing, use
 from .openapi import ID
 from .options import PREFIX
 from .page_data import View, Viewer, page_data
@@ -58,9 +58,12 @@ def gpus_part(view: View, words: Words) -> str:
 
 #: name of a page -> what its stream tells
 STREAMS: dict[str, tuple[Topic, ...]] = {
+    "form": (Topic(name="free", look=free), Topic(name="me", look=standing, own=True)),
+    "waiting": (Topic(name="waiting", look=mine, own=True),),
     "gpus": (
         Topic(name="mine", look=mine_part, own=True),
         Topic(name="gpus", look=gpus_part),
+        Topic(name="use", look=use, own=True),
     ),
     "admin": admin_page.STREAM,
 }
@@ -89,6 +92,25 @@ class GPUsPage(HubPage):
             await asyncio.wait_for(self.desk.recall(viewer.name), READ_LIMIT)
             parts = await asyncio.wait_for(self.desk.show(viewer, look), READ_LIMIT)
         self.show("gpus.html", viewer, parts=parts)
+
+
+class HelloPage(HubPage):
+    """For our parts of the Hub's pages: who comes here is logged in at the service afterwards."""
+
+    async def get(self) -> None:
+        if await self.need_viewer() is not None:
+            self.set_status(204)
+            self.finish()
+
+
+class WordsPage(HubPage):
+    """The texts of the scripts, for our parts of the Hub's pages. Nobody's secret."""
+
+    def get(self) -> None:
+        language = self.desk.language or self.get_query_argument("language", "")
+        words = choose(self.request.headers.get("Accept-Language", ""), language[:20])
+        self.set_header("Vary", "Accept-Language")
+        self.finish({"language": words.tag, "texts": words.catalogue})
 
 
 class ActPage(HubPage):
@@ -188,6 +210,8 @@ def routes(prefix: str, desk: Desk) -> list[Any]:
         (re.escape(prefix), GPUsPage, with_desk),
         (f"{prefix}admin", admin_page.AdminPage, with_desk),
         (f"{prefix}(cancel|extend|keep|stop)/({ID})", ActPage, with_desk),
+        (f"{prefix}hello", HelloPage, with_desk),
+        (f"{prefix}words", WordsPage, with_desk),
         *stream.routes(prefix, desk, STREAMS),
         (f"{prefix}metrics", MetricsPage, with_desk),
         (f"{prefix}oauth_callback", Callback),

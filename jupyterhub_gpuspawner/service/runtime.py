@@ -192,6 +192,8 @@ class Runtime:
             inventory = desk.inventory
             watch = AlarmWatch(inventory.alarms, inventory.listens, desk.reconciler.nudge, clock)
             parts["alarms"] = watch.run()
+        # a manager of a Swarm does not see what runs on other machines
+        desk.watch.ask = getattr(engine, "usage", None)
         if not swarm:  # a Swarm has no networks of users
             keeper = NetworkKeeper(actor, cast(EngineView, engine), _upkeep(options), clock)
             parts["networks"] = keeper.run()

@@ -40,6 +40,10 @@ EXAMPLES = {
     "events/gpus": "events/gpus",
     "admin": "admin",
     "events/admin": "events/admin",
+    "events/form": "events/form",
+    "events/waiting": "events/waiting",
+    "hello": "hello",
+    "words": "words",
     "metrics": "metrics",
     "oauth_callback": "oauth_callback",
     "static/([a-z]+\\.(?:css|js))": "static/gpus.css",
@@ -138,6 +142,14 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "events/gpus": {"GET": EVENTS},
     "events/admin": {"GET": {"*": NO, "admin": OK}},
     "admin": {"GET": {"*": NO, "admin": OK, "anonymous": LOGIN, "service token": LOGIN}},
+    "events/form": {"GET": EVENTS},
+    "events/waiting": {"GET": EVENTS},
+    # a page that is empty: who comes is logged in afterwards
+    "hello": {
+        "GET": {**EVENTS, "*": 204, "anonymous": LOGIN, "service token": LOGIN},
+    },
+    # translations
+    "words": {"GET": {"*": OK}},
     # 404: there is no such lease of theirs
     "api/leases/ID/keep": {
         "POST": {

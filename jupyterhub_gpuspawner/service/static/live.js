@@ -1,8 +1,20 @@
 // What all pages share: texts in the page's language, elements made of text and never of markup,
 // parts that are replaced as they change, and the stream that brings them.
 
-const catalogue = JSON.parse(document.getElementById("gpus-words")?.textContent ?? "{}");
-export const language = document.documentElement.lang || "en";
+let catalogue = JSON.parse(document.getElementById("gpus-words")?.textContent ?? "{}");
+export let language = document.documentElement.lang || "en";
+
+// On the Hub's pages: the texts that the service has for this browser. `wanted`: the site's choice
+export async function loadWords(prefix, wanted = "") {
+  try {
+    const answer = await fetch(`${prefix}words?language=${encodeURIComponent(wanted)}`);
+    const found = await answer.json();
+    catalogue = found.texts;
+    language = found.language;
+  } catch {
+    // English it is
+  }
+}
 
 const fill = (text, values) =>
   text.replace(/\{(\w+)\}/g, (slot, name) => (name in values ? String(values[name]) : slot));
@@ -188,11 +200,19 @@ function showState(connected) {
 }
 
 // A page whose parts are all rendered by the service: topic -> the element's id
-export function livePage(url) {
-  const parts = {};
+export function livePage(url, parts = {}) {
   for (const element of document.querySelectorAll("[data-live]"))
     parts[element.dataset.live] = (html) => replace(element, html);
   listen(url, parts);
 }
-const page = document.querySelector("body [data-events]");
-if (page) livePage(page.dataset.events);
+// 1610612736 -> "1.5 GiB"
+export function memory(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let n = bytes;
+  let unit = 0;
+  while (n >= 1024 && unit < units.length - 1) {
+    n /= 1024;
+    unit++;
+  }
+  return `${n >= 100 || unit === 0 ? Math.round(n) : Number(n.toFixed(1))} ${units[unit]}`;
+}
