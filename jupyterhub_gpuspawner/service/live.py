@@ -54,6 +54,8 @@ class Topic:
     name: str
     #: (the state as the listener may see it, the listener's words) -> JSON data
     look: Callable[[View, Words], Any]
+    #: makes of that what is sent, where it is something else, such as HTML; only when it changes
+    render: Callable[[Any, Words], Any] | None = None
     #: differs from user to user; else from language to language, and for admins
     own: bool = False
     #: only for who may see everybody's
@@ -89,6 +91,8 @@ class Live:
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        #: what was made for the last snapshot, to be sent again where the data is the same
+        self._made: dict[Any, tuple[Any, bytes]] = {}
         #: snapshots that were made
         self.snapshots = 0
 
@@ -148,7 +152,7 @@ class Live:
         """Make a snapshot and send what is new in it."""
         listeners = [one for one in self._listeners if not one.sink.busy()]
         self.snapshots += 1
-        made: dict[Any, bytes] = {}
+        made: dict[Any, tuple[Any, bytes]] = {}
         try:
             events = await self._desk.show(
                 Viewer(name=""), lambda view: self._look(view, listeners, made)
@@ -161,6 +165,7 @@ class Live:
             events = {}
             for one in listeners:
                 one.sent.clear()  # some of them count as told
+        self._made = made
         status = _data(self._status())
         for one in listeners:
             text = one.hear("status", status) + events.get(one, b"")
@@ -168,19 +173,26 @@ class Live:
                 one.sink.send(text)
 
     def _look(
-        self, view: View, listeners: list[Listener], made: dict[Any, bytes]
+        self, view: View, listeners: list[Listener], made: dict[Any, tuple[Any, bytes]]
     ) -> dict[Listener, bytes]:
         return {
-            one: b"".join(one.hear(t.name, self._made(t, one, view, made)) for t in one.topics)
+            one: b"".join(one.hear(t.name, self._make(t, one, view, made)) for t in one.topics)
             for one in listeners
         }
 
-    def _made(self, topic: Topic, one: Listener, view: View, made: dict[Any, bytes]) -> bytes:
+    def _make(
+        self, topic: Topic, one: Listener, view: View, made: dict[Any, tuple[Any, bytes]]
+    ) -> bytes:
         who = one.viewer if topic.own else Viewer(name="", admin=one.viewer.admin)
         key = (topic.name, who, one.words.language)
         if key not in made:
-            made[key] = _data(topic.look(view.seen_by(who), one.words))
-        return made[key]
+            data = topic.look(view.seen_by(who), one.words)
+            before = self._made.get(key)
+            if before is not None and before[0] == data:
+                made[key] = before
+            else:
+                made[key] = (data, _data(topic.render(data, one.words) if topic.render else data))
+        return made[key][1]
 
     def _status(self) -> dict[str, str]:
         status = self._desk.status()

@@ -165,6 +165,7 @@ def server(view: View, lease: Lease, words: Words) -> dict[str, Any]:
         # as far as the scheduler allows at most
         "extendable": bool(length) and lease.state is LeaseState.RUNNING,
         "length": length,
+        "past": lease.ends_at is not None and lease.ends_at <= view.now,
         "stop_is": "idle" if lease.idle else "past" if lease.stop_at else "",
     }
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["HubPage", "render", "routes"]
 
 
-def mine_part(view: View, words: Words, xsrf: str = "") -> str:
-    """The viewer's own servers and requests, as HTML."""
+def mine_data(view: View, words: Words) -> dict[str, Any]:
+    """The viewer's own servers and requests, with the addresses of their pages."""
     data = mine(view, words)
     user, base = view.viewer.name, os.environ.get("JUPYTERHUB_BASE_URL", "/")
     hub = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL") or f"{base}hub/"
@@ -48,12 +48,22 @@ def mine_part(view: View, words: Words, xsrf: str = "") -> str:
         one["server"] = f"{user}/{one['name']}" if one["name"] else user
         one["url"] = f"{hub.removesuffix('hub/')}user/{who}/{name}{'/' if name else ''}"
         one["pending_url"] = f"{hub}spawn-pending/{who}{'/' if name else ''}{name}"
-    return part("mine", words, **data, now=view.now, xsrf=xsrf, hub_pages=hub)
+    return {**data, "hub_pages": hub}
 
 
-def gpus_part(view: View, words: Words) -> str:
-    """All devices and the queue, as HTML; whose they are only for admins."""
-    return part("gpus", words, **page_data(view), viewer=view.viewer)
+def mine_part(data: dict[str, Any], words: Words, xsrf: str = "") -> str:
+    """The same as HTML."""
+    return part("mine", words, **data, xsrf=xsrf)
+
+
+def gpus_data(view: View, words: Words) -> dict[str, Any]:
+    """All devices and the queue; whose they are only for admins."""
+    return {**page_data(view), "viewer": view.viewer}
+
+
+def gpus_part(data: dict[str, Any], words: Words) -> str:
+    """The same as HTML."""
+    return part("gpus", words, **data)
 
 
 #: name of a page -> what its stream tells
@@ -61,8 +71,8 @@ STREAMS: dict[str, tuple[Topic, ...]] = {
     "form": (Topic(name="free", look=free), Topic(name="me", look=standing, own=True)),
     "waiting": (Topic(name="waiting", look=mine, own=True),),
     "gpus": (
-        Topic(name="mine", look=mine_part, own=True),
-        Topic(name="gpus", look=gpus_part),
+        Topic(name="mine", look=mine_data, render=mine_part, own=True),
+        Topic(name="gpus", look=gpus_data, render=gpus_part),
         Topic(name="use", look=use, own=True),
     ),
     "admin": admin_page.STREAM,
@@ -82,8 +92,8 @@ class GPUsPage(HubPage):
             # the parts are templates of their own, which have escaped what is in them
             nobody = view.seen_by(Viewer(name="", admin=viewer.admin))
             return {
-                "mine": Markup(mine_part(view, self.words, xsrf)),
-                "gpus": Markup(gpus_part(nobody, self.words)),
+                "mine": Markup(mine_part(mine_data(view, self.words), self.words, xsrf)),
+                "gpus": Markup(gpus_part(gpus_data(nobody, self.words), self.words)),
             }
 
         parts = None
