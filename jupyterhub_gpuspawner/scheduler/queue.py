@@ -296,7 +296,7 @@ class Queue:
         self.follow()
         self._look_at_bookings(now)
         line = self.line.everybody(now)[:most]
-        return self._told(line, now), self._forecast(line[: min(expected, MOST)], now)
+        return self._told(line, now), self._forecast(line[: min(expected, MOST)], now)[0]
 
     def _told(self, line: list[QueueEntry], now: float) -> list[Waiting]:
         told: dict[Want, Reason] = {}
@@ -307,20 +307,20 @@ class Queue:
 
     def starts(self, now: float) -> dict[str, float | None]:
         """Entry -> when it will probably start, POSIX seconds, of the first ones in line."""
-        return self._forecast(now)[0]
+        self.follow()
+        return self._forecast(self.line.everybody(now)[:MOST], now)[0]
 
     def frees(self, now: float) -> dict[str, float]:
         """Device -> when it will probably be free for who asks now, after all who wait."""
-        forecast = self._forecast(now)[1]
+        self.follow()
+        forecast = self._forecast(self.line.everybody(now)[:MOST], now)[1]
         tables = self._core.tables
         usable = (id for id in tables.devices if filters.usable(tables.status[id]) is None)
         return {id: forecast.free_at(id) for id in usable}
 
-    def _forecast(self, now: float) -> tuple[dict[str, float | None], Forecast]:
-        self.follow()
-        return self._forecast(self.line.everybody(now)[:MOST], now)
-
-    def _forecast(self, line: list[QueueEntry], now: float) -> dict[str, float | None]:
+    def _forecast(
+        self, line: list[QueueEntry], now: float
+    ) -> tuple[dict[str, float | None], Forecast]:
         core = self._core
         places = [self.line.places[entry.id] for entry in line]
         wants = [

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpus.live")
 
 #: seconds between two snapshots, at least: changes in between are told together
-GAP = 0.5
+GAP = 0.7
 #: seconds after which the state is looked at again although nothing was decided: estimates move
 REFRESH = 10.0
 #: seconds between two signs of life on a stream

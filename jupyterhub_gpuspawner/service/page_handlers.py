@@ -108,13 +108,15 @@ class Files(StaticFileHandler):
 
 def part(name: str, words: i18n.Words, **values: Any) -> str:
     """A part of a page, ``templates/parts/NAME.html``: in the page at first, then by the stream."""
-    return templates.get_template(f"parts/{name}.html").render(
+    html = templates.get_template(f"parts/{name}.html").render(
         _=words,
         many=words.many,
         length=lambda seconds: spell(words, seconds),
         prefix=_prefix(),
         **values,
     )
+    # it goes to every open page: without the template's indentation it is half as long
+    return "\n".join(filter(None, map(str.strip, html.splitlines())))
 
 
 def spell(words: i18n.Words, seconds: float) -> str:

@@ -149,7 +149,7 @@ def test_my_servers_are_shown_live_and_accessible(hub, visit):
     expect(card.get_by_role("img", name="Memory:")).to_be_visible(timeout=15_000)
     expect(zoe.page.locator("#devices [data-state=busy]")).to_have_count(1)
     assert zoe.page.evaluate("window.still") is True
-    zoe.picture("gpus-page")
+    zoe.picture("my-servers")
     # before axe, which writes styles into the page
     assert harmful(zoe) == []
     assert faults(zoe) == []

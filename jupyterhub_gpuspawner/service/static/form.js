@@ -90,7 +90,8 @@ function draw() {
       // said before the button is pressed, and by a screen reader
       chosen.hidden = tone === "success" || tone === "secondary";
       chosen.className = `alert alert-${tone} py-2 gpus-chosen`;
-      if (chosen.textContent !== text) chosen.textContent = text;
+      const said = chosen.hidden ? "" : text;
+      if (chosen.textContent !== said) chosen.textContent = said;
     }
   }
   drawModels();
