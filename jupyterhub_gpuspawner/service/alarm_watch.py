@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -85,10 +87,14 @@ class AlarmWatch:
             await asyncio.wait([ended], timeout=GRACE)
         finally:
             if child.returncode is None:
+                # its session is its own
                 with suppress(ProcessLookupError):
-                    child.kill()
-            # one that hangs in the driver is left behind; it dies when the driver lets it
-            await asyncio.wait([ended], timeout=GRACE)
+                    os.killpg(child.pid, signal.SIGKILL)
+            # The end of its pipe comes after its own. One that hangs in the driver is left behind;
+            # it dies when the driver lets it.
+            rest = asyncio.ensure_future(child.stdout.read())
+            await asyncio.wait([ended, rest], timeout=GRACE)
+            rest.cancel()
 
     def _heard(self, line: str) -> None:
         try:
