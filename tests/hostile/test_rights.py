@@ -262,7 +262,8 @@ class Caller:
         answer = self._web.request(
             method, url, headers=self._headers, allow_redirects=False, timeout=60, stream=True
         )
-        if answer.headers["Content-Type"].startswith("text/event-stream"):
+        # an answer without content has no type
+        if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
             # it has no end
             answer._content = next(answer.iter_content(16))
             answer.close()
