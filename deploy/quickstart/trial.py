@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,16 +240,29 @@ class TrialHub:
         self._end_group()
 
     def _end_group(self) -> None:
-        """The proxy of a killed Hub lives on; it is in the Hub's session."""
+        """End what a killed Hub leaves behind."""
         assert self._process is not None
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        end_group(self._process.pid)
+        end_proxy(self.state / "proxy.pid")
 
     def discard(self) -> None:
         """Remove the temporary state."""
         shutil.rmtree(self.state, ignore_errors=True)
+
+
+def end_group(leader: int) -> None:
+    """kill -9 to what is left of a process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def end_proxy(pid_file: Path) -> None:
+    """kill -9 to the proxy of a killed Hub, which is in a session of its own."""
+    with suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        # the number may be another process's by now
+        if b"configurable-http-proxy" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(what: str, limit: float, check: Callable[[], bool]) -> None:

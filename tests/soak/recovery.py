@@ -13,8 +13,6 @@ machine with everybody else who starts theirs again.
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +27,7 @@ import docker.errors
 import requests
 
 from deploy.quickstart.person import Person
-from deploy.quickstart.trial import TrialError, TrialHub, free_ports, wait_for
+from deploy.quickstart.trial import TrialError, TrialHub, end_proxy, free_ports, wait_for
 from tests.auditor import book as books
 
 #: labels of our containers, as the engine has them
@@ -168,14 +166,10 @@ def hub_alone(env: dict[str, str], limit: float, times: int = 2) -> float:
                 begun = time.monotonic()
                 hub.kill()
                 hub.wait()
-                proxies = hub.pid  # the proxy is in the killed Hub's session
                 hub = _start_bare(config, env, url, limit)
                 took = max(took, time.monotonic() - begun)
-                _end_group(proxies)
         finally:
-            hub.kill()
-            hub.wait()
-            _end_group(hub.pid)
+            _end_bare(hub, folder)
     return took
 
 
@@ -195,11 +189,15 @@ def _start_bare(
     try:
         wait_for("a Hub alone", limit, answers(url))
     except TrialError:
-        hub.kill()
-        hub.wait()
-        _end_group(hub.pid)
+        _end_bare(hub, config.parent)
         raise
     return hub
+
+
+def _end_bare(hub: subprocess.Popen[bytes], folder: Path) -> None:
+    hub.kill()
+    hub.wait()
+    end_proxy(folder / "jupyterhub-proxy.pid")
 
 
 def answers(url: str) -> Callable[[], bool]:
@@ -213,8 +211,3 @@ def answers(url: str) -> Callable[[], bool]:
         return False
 
     return look
-
-
-def _end_group(leader: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
