@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 import uuid
-from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from ..units import format_duration, parse_duration
-from .command import OK, Argument, Command, CommandError, Progress, say, say_json, table
+from .command import OK, Argument, Command, CommandError, Progress, answer, say
+from .listing import Columns, Row, listing, show
 from .remote import WHERE, Remote
 
-#: an item of a list
-Row = Mapping[str, Any]
 #: ways to write a time, by UTC
 _TIMES = ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%SZ")
 _WHEN = "YYYY-MM-DD or YYYY-MM-DDTHH:MM, by UTC"
@@ -36,14 +34,9 @@ def _shown(at: float) -> str:
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
-def _print(rows: list[dict[str, Any]], columns: Mapping[str, Callable[[Row], str]]) -> None:
-    cells = [[cell(row) for cell in columns.values()] for row in rows]
-    say(table(list(columns), cells) if rows else "none")
-
-
 # -- bookings ------------------------------------------------------------------------------------
 
-_BOOKINGS: Mapping[str, Callable[[Row], str]] = {
+_BOOKINGS: Columns = {
     "booking": lambda row: str(row["id"]),
     "for": lambda row: ", ".join([*row["groups"], *row["users"]]) or "-",
     "GPUs": lambda row: str(len(row["devices"])),
@@ -51,15 +44,6 @@ _BOOKINGS: Mapping[str, Callable[[Row], str]] = {
     "to (UTC)": lambda row: _shown(row["ends_at"]),
     "name": lambda row: str(row["name"]),
 }
-
-
-def _reserved(arguments: argparse.Namespace) -> int:
-    rows = Remote.of(arguments).list("bookings", Progress())
-    if arguments.json:
-        say_json(rows)
-    else:
-        _print(rows, _BOOKINGS)
-    return OK
 
 
 def _reserve(arguments: argparse.Namespace) -> int:
@@ -81,20 +65,14 @@ def _reserve(arguments: argparse.Namespace) -> int:
         "ends_at": moment(arguments.to) if ends_at is None else ends_at,
     }
     made = Remote.of(arguments).post("bookings", **body)["id"]
-    if arguments.json:
-        say_json({"booking": made})
-    else:
-        say(f"{made}: booked from {_shown(body['starts_at'])} to {_shown(body['ends_at'])} UTC")
-    return OK
+    span = f"from {_shown(body['starts_at'])} to {_shown(body['ends_at'])} UTC"
+    return answer(arguments, {"booking": made}, f"{made}: booked {span}")
 
 
 def _unreserve(arguments: argparse.Namespace) -> int:
     Remote.of(arguments).post("bookings", arguments.booking, "cancel")
-    if arguments.json:
-        say_json({"booking": arguments.booking, "removed": True})
-    else:
-        say(f"{arguments.booking}: its GPUs are for everybody again")
-    return OK
+    removed = {"booking": arguments.booking, "removed": True}
+    return answer(arguments, removed, f"{arguments.booking}: its GPUs are for everybody again")
 
 
 # -- groups, usage, audit ------------------------------------------------------------------------
@@ -111,7 +89,7 @@ def _budget(row: Row) -> str:
     return f"{row['spent_hours']:.1f} of {row['budget_hours']:g} h in {period}"
 
 
-_GROUPS: Mapping[str, Callable[[Row], str]] = {
+_GROUPS: Columns = {
     "group": lambda row: str(row["name"]),
     "held": lambda row: str(row["held"]),
     "limit": lambda row: _number(row["limit"]),
@@ -122,7 +100,7 @@ _GROUPS: Mapping[str, Callable[[Row], str]] = {
     "waiting": lambda row: str(row["waiting"]),
     "budget": _budget,
 }
-_USAGE: Mapping[str, Callable[[Row], str]] = {
+_USAGE: Columns = {
     "from (UTC)": lambda row: _shown(row["starts_at"]),
     "who": lambda row: str(row["who"]) or "-",
     "servers": lambda row: str(row["servers"]),
@@ -131,15 +109,11 @@ _USAGE: Mapping[str, Callable[[Row], str]] = {
     "wasted": lambda row: f"{row['wasted_hours']:.2f}",
     "unknown": lambda row: f"{row['unknown_hours']:.2f}",
 }
-
-
-def _groups(arguments: argparse.Namespace) -> int:
-    rows = Remote.of(arguments).list("groups", Progress())
-    if arguments.json:
-        say_json(rows)
-    else:
-        _print(rows, _GROUPS)
-    return OK
+_AUDIT: Columns = {
+    "when (UTC)": lambda row: _shown(row["time"]),
+    "what": lambda row: str(row["subject"] or row["kind"]),
+    "how": lambda row: str(row["text"]),
+}
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -155,12 +129,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.csv:
         say(remote.text("usage.csv", query).replace("\r\n", "\n").rstrip("\n"))
         return OK
-    rows = remote.list("usage", Progress(), query)
-    if arguments.json:
-        say_json(rows)
-    else:
-        _print(rows, _USAGE)
-    return OK
+    return show(arguments, remote.list("usage", Progress(), query), _USAGE)
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -168,17 +137,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         limit = int(arguments.last or 50)
     except ValueError:
         raise CommandError(f"--last {arguments.last}: want a number") from None
-    rows = Remote.of(arguments).newest("audit", limit)
-    if arguments.json:
-        say_json(rows)
-    else:
-        columns: Mapping[str, Callable[[Row], str]] = {
-            "when (UTC)": lambda row: _shown(row["time"]),
-            "what": lambda row: str(row["subject"] or row["kind"]),
-            "how": lambda row: str(row["text"]),
-        }
-        _print(rows, columns)
-    return OK
+    return show(arguments, Remote.of(arguments).newest("audit", limit), _AUDIT)
 
 
 def _priority(arguments: argparse.Namespace) -> int:
@@ -187,11 +146,8 @@ def _priority(arguments: argparse.Namespace) -> int:
     except ValueError:
         raise CommandError(f"{arguments.number!r} is not a whole number") from None
     Remote.of(arguments).post("queue", arguments.request, "priority", priority=priority)
-    if arguments.json:
-        say_json({"request": arguments.request, "priority": priority})
-    else:
-        say(f"{arguments.request}: priority {priority}")
-    return OK
+    found = {"request": arguments.request, "priority": priority}
+    return answer(arguments, found, f"{arguments.request}: priority {priority}")
 
 
 def _many(name: str, help: str) -> Argument:
@@ -206,7 +162,7 @@ COMMANDS = (
         name="groups",
         help="List groups with what they hold, their limits, shares and budgets.",
         arguments=WHERE,
-        run=_groups,
+        run=listing("groups", _GROUPS),
     ),
     Command(
         name="priority",
@@ -223,7 +179,7 @@ COMMANDS = (
         name="reserve list",
         help="List the GPUs that are kept for some users in a window of time.",
         arguments=WHERE,
-        run=_reserved,
+        run=listing("bookings", _BOOKINGS),
     ),
     Command(
         name="reserve add",

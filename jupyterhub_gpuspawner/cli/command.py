@@ -109,6 +109,15 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def answer(arguments: argparse.Namespace, found: Any, words: str) -> int:
+    """The result, as JSON where that was asked for and else in words; the exit code."""
+    if arguments.json:
+        say_json(found)
+    else:
+        say(words)
+    return OK
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of text. What can't be printed is escaped: names come from people."""
     lines = [[_printable(cell) for cell in line] for line in (heads, *rows)]

@@ -13,7 +13,7 @@ from ..store import backup as backups
 from ..store import place as places
 from ..store import transfer
 from ..store.tables import REVISION
-from .command import OK, Argument, Command, CommandError, Progress, say, say_json
+from .command import OK, Argument, Command, CommandError, Progress, answer, say, say_json
 from .site import CONFIG, options
 
 _LEDGER = Argument(
@@ -48,11 +48,8 @@ def _backup(arguments: argparse.Namespace) -> int:
     transfer.must_exist(place)
     backups.back_up(place, arguments.file)
     size = os.path.getsize(arguments.file)
-    if arguments.json:
-        say_json({"ledger": place.name, "file": arguments.file, "bytes": size})
-    else:
-        say(f"backed up {place.name} to {arguments.file}: {size} bytes")
-    return OK
+    found = {"ledger": place.name, "file": arguments.file, "bytes": size}
+    return answer(arguments, found, f"backed up {place.name} to {arguments.file}: {size} bytes")
 
 
 def _version(arguments: argparse.Namespace) -> int:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from ..units import format_duration, format_memory
-from .command import OK, Argument, Command, Progress, say, say_json, table
+from .command import OK, Argument, Command, Progress, answer, say, say_json
+from .listing import Columns, listing
 from .remote import WHERE, Remote
-
-#: an item of a list
-Row = Mapping[str, Any]
-#: head of a column -> what stands in it
-Columns = Mapping[str, Callable[[Row], str]]
 
 _DEVICES: Columns = {
     "device": lambda row: str(row["id"]),
@@ -68,24 +63,6 @@ def _soon(then: float) -> str:
     return f"about {format_duration(left)}" if left > 0 else "soon"
 
 
-def _listing(path: str, columns: Columns) -> Callable[[argparse.Namespace], int]:
-    """A command's work: a list as a table or JSON."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        rows = Remote.of(arguments).list(path, Progress())
-        if arguments.json:
-            say_json(rows)
-        else:
-            say(_shown(rows, columns) if rows else "none")
-        return OK
-
-    return run
-
-
-def _shown(rows: Sequence[Row], columns: Columns) -> str:
-    return table(list(columns), [[cell(row) for cell in columns.values()] for row in rows])
-
-
 def _status(arguments: argparse.Namespace) -> int:
     remote, progress = Remote.of(arguments), Progress()
     health = remote.health()
@@ -124,41 +101,27 @@ def _setting(admin: str, done: str) -> Callable[[argparse.Namespace], int]:
         kind = "nodes" if arguments.node else "devices"
         name = arguments.name
         Remote.of(arguments).post(kind, name, "admin", admin=admin, note=arguments.note or "")
-        if arguments.json:
-            say_json({"name": name, "admin": admin})
-        else:
-            say(f"{name}: {done}")
-        return OK
+        return answer(arguments, {"name": name, "admin": admin}, f"{name}: {done}")
 
     return run
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     found = Remote.of(arguments).explain(arguments.id)
-    if arguments.json:
-        say_json(found)
-    else:
-        say("\n".join(found["words"]))
-    return OK
+    return answer(arguments, found, "\n".join(found["words"]))
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
-    Remote.of(arguments).post("queue", arguments.request, "cancel")
-    if arguments.json:
-        say_json({"request": arguments.request, "cancelled": True})
-    else:
-        say(f"{arguments.request}: cancelled")
-    return OK
+    request = arguments.request
+    Remote.of(arguments).post("queue", request, "cancel")
+    return answer(arguments, {"request": request, "cancelled": True}, f"{request}: cancelled")
 
 
 def _evict(arguments: argparse.Namespace) -> int:
     lease = arguments.lease
     Remote.of(arguments).post("leases", lease, "evict", message=arguments.message or "")
-    if arguments.json:
-        say_json({"lease": lease, "evicted": True})
-    else:
-        say(f"{lease}: its server is being stopped")
-    return OK
+    found = {"lease": lease, "evicted": True}
+    return answer(arguments, found, f"{lease}: its server is being stopped")
 
 
 def _keeping(name: str, admin: str, done: str, help: str) -> Command:
@@ -176,7 +139,7 @@ def _keeping(name: str, admin: str, done: str, help: str) -> Command:
 
 
 def _list(name: str, columns: Columns, help: str) -> Command:
-    return Command(name=name, help=help, arguments=WHERE, run=_listing(name, columns))
+    return Command(name=name, help=help, arguments=WHERE, run=listing(name, columns))
 
 
 COMMANDS = (
