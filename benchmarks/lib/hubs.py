@@ -86,8 +86,21 @@ class Place:
         return {"DOCKER_HOST": self.url, "GPUS_BRIDGE_IP": self.gateway}
 
 
-class StockHub(TrialHub):
-    """JupyterHub with DockerSpawner: no service, no scheduler.
+class BareHub(TrialHub):
+    """A Hub without our spawner: no service, no scheduler."""
+
+    def serves(self) -> bool:
+        """Whether it answers."""
+        if self._process is not None and self._process.poll() is not None:
+            raise TrialError(f"the stock Hub ended; {self.last_words()}")
+        try:
+            return self._web.get(f"{self.base}/hub/login", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+
+class StockHub(BareHub):
+    """JupyterHub with DockerSpawner.
 
     Parameters
     ----------
@@ -102,15 +115,6 @@ class StockHub(TrialHub):
         self.config.write_text(
             BASE + _STOCK.format(images=dict(images), prefix=place.token, memory=MEMORY, cpus=CPUS)
         )
-
-    def serves(self) -> bool:
-        """Whether it answers; it has no scheduler."""
-        if self._process is not None and self._process.poll() is not None:
-            raise TrialError(f"the stock Hub ended; {self.last_words()}")
-        try:
-            return self._web.get(f"{self.base}/hub/login", timeout=5).status_code == 200
-        except requests.RequestException:
-            return False
 
     def options(self, image: str) -> dict[str, str]:
         """What the form sends for an image."""

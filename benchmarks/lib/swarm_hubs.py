@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import requests
-
-from benchmarks.lib.hubs import BASE
-from deploy.quickstart.trial import Site, TrialError, TrialHub
+from benchmarks.lib.hubs import BASE, BareHub
+from deploy.quickstart.trial import Site
 from tests.swarm.hubs import HUB_ADDRESS, NETWORK, SwarmHub
 from tests.testbed.images import stub_tag
 
@@ -30,7 +28,7 @@ c.SwarmSpawner.extra_endpoint_spec = {{"mode": "dnsrr"}}
 _RESOLVER = 'mount --bind {path} /etc/resolv.conf && exec "$@"'
 
 
-class StockSwarmHub(TrialHub):
+class StockSwarmHub(BareHub):
     """JupyterHub with SwarmSpawner, beside a Hub of ours.
 
     Parameters
@@ -55,12 +53,3 @@ class StockSwarmHub(TrialHub):
         resolver.write_text("nameserver 127.0.0.11\n")
         shell = ("unshare", "--mount", "sh", "-c", _RESOLVER.format(path=resolver), "sh")
         self._enter = (*beside.site.enter, *shell)
-
-    def serves(self) -> bool:
-        """Whether it answers; it has no scheduler."""
-        if self._process is not None and self._process.poll() is not None:
-            raise TrialError(f"the stock Hub ended; {self.last_words()}")
-        try:
-            return self._web.get(f"{self.base}/hub/login", timeout=5).status_code == 200
-        except requests.RequestException:
-            return False
