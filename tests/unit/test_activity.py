@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from jupyterhub_gpuspawner.activity import Unknown, ask, idle_for
+from tests.unit.web_server import serving
 
 # real sockets, files or processes
 pytestmark = pytest.mark.slow
@@ -73,17 +74,8 @@ async def server(**answers: Any) -> AsyncIterator[tuple[str, list[str]]]:
         found = answers.get(request.path.rpartition("/")[2], web.Response(status=404))
         return found if isinstance(found, web.Response) else web.json_response(found)
 
-    app = web.Application()
-    app.router.add_get("/user/ann/api/{what}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        yield f"http://127.0.0.1:{port}/user/ann/api/", asked
-    finally:
-        await runner.cleanup()
+    async with serving(web.get("/user/ann/api/{what}", answer)) as url:
+        yield f"{url}user/ann/api/", asked
 
 
 async def test_a_server_is_asked_so_that_the_question_is_no_activity() -> None:

@@ -18,6 +18,7 @@ from jupyterhub_gpuspawner import warned
 from jupyterhub_gpuspawner.client import Warned
 from jupyterhub_gpuspawner.errors import SchedulerUnavailable
 from jupyterhub_gpuspawner.warned import Deaf, WarningTraits, tell
+from tests.unit.web_server import serving
 
 # real sockets, files or processes
 pytestmark = pytest.mark.slow
@@ -47,17 +48,8 @@ def notice(monkeypatch: pytest.MonkeyPatch) -> Any:
 @asynccontextmanager
 async def serve(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
     """A server below ``/user/ann/``; its URL."""
-    app = web.Application()
-    app.router.add_put("/user/ann/gpus/notice", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        yield f"http://127.0.0.1:{port}/user/ann/"
-    finally:
-        await runner.cleanup()
+    async with serving(web.put("/user/ann/gpus/notice", answer)) as url:
+        yield f"{url}user/ann/"
 
 
 class Scheduler:
