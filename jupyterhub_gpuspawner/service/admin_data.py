@@ -14,7 +14,7 @@ from ..scheduler.models import Admin, Device, Health, Lease, Reason
 from ..scheduler.state import SchedulerState
 from . import booked
 from .page_data import View
-from .summary import node_row, unavailable
+from .summary import device_facts, node_row, unavailable
 from .words import REASONS
 
 #: requests that are shown, and those of which the expected start is worked out
@@ -82,11 +82,7 @@ def _device(
     busy = bool(holders) or reason is Reason.DEVICE_BUSY
     work = state.last_work(device.id)
     return {
-        "id": device.id,
-        "index": device.index,
-        "model": device.model,
-        "memory": device.memory,
-        "simulated": device.simulated,
+        **device_facts(device),
         "state": _state(busy, reason, status.admin),
         "health": _health(status.present, status.quarantined, status.health),
         "admin": status.admin.value,

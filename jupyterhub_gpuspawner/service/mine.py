@@ -17,7 +17,7 @@ from ..scheduler.queue import Waiting
 from ..scheduler.quota import user_limit
 from .identity import HUB
 from .page_data import View, lease_row
-from .summary import device_row, devices_of
+from .summary import device_facts, device_row, devices_of
 from .words import REASONS, why_stopped
 
 #: ended servers that are listed
@@ -174,13 +174,7 @@ def _device(view: View, device_id: str) -> dict[str, Any]:
     device = view.state.tables.devices.get(device_id)
     if device is None:
         return {"id": device_id, "index": "?", "model": "", "memory": 0, "simulated": False}
-    return {
-        "id": device.id,
-        "index": device.index,
-        "model": device.model,
-        "memory": device.memory,
-        "simulated": device.simulated,
-    }
+    return device_facts(device)
 
 
 def waiting(view: View, waits: _Waits, words: Words) -> dict[str, Any]:

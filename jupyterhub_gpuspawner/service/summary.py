@@ -45,17 +45,24 @@ def devices_of(state: SchedulerState) -> list[Device]:
     )
 
 
-def device_row(state: SchedulerState, device: Device) -> dict[str, Any]:
-    """One device. ``state``: free, busy (leased, or just given back) or unavailable."""
-    reason = unavailable(state, device)
-    busy = bool(state.tables.claims.get(device.id)) or reason is Reason.DEVICE_BUSY
+def device_facts(device: Device) -> dict[str, Any]:
+    """What a device is, whatever becomes of it."""
     return {
         "id": device.id,
         "index": device.index,
         "model": device.model,
         "memory": device.memory,
-        "node": device.node,
         "simulated": device.simulated,
+    }
+
+
+def device_row(state: SchedulerState, device: Device) -> dict[str, Any]:
+    """One device. ``state``: free, busy (leased, or just given back) or unavailable."""
+    reason = unavailable(state, device)
+    busy = bool(state.tables.claims.get(device.id)) or reason is Reason.DEVICE_BUSY
+    return {
+        **device_facts(device),
+        "node": device.node,
         "capability": None if device.capability is None else list(device.capability),
         "booked": [
             {"name": b.name, "starts_at": b.starts_at, "ends_at": b.ends_at}
