@@ -90,6 +90,13 @@ class Queued:
     #: one sentence for the user
     message: str
 
+    @property
+    def line(self) -> str:
+        """What the pending page shows."""
+        if self.position == 0:
+            return self.message
+        return f"Waiting, position {self.position} in the queue: {self.message}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Granted:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import object_session
 from traitlets import Any as AnyTrait
 from traitlets import Dict, Integer, List, default, validate
 
-from .client import Ask, Granted, Queued
+from .client import Ask, Granted
 from .errors import GPUSpawnerError, RefusedError, SchedulerUnavailable
 from .kinds import Name
 from .limit_traits import LIMIT_TRAITS, LimitTraits, plain_values
@@ -303,16 +303,10 @@ class GPUSpawnerMixin(_Base):
                     self.own(self.hint(self.scheduler.taken(event.lease)))
                     self._tell_granted(event)
                     return
-                line = self._line(event)
-                if line != shown:
-                    self.say(10, line)
-                    shown = line
+                if event.line != shown:
+                    shown = event.line
+                    self.say(10, shown)
         raise SchedulerUnavailable("the scheduler's answers ended without a decision")
-
-    def _line(self, event: Queued) -> str:
-        if event.position == 0:
-            return event.message
-        return f"Waiting, position {event.position} in the queue: {event.message}"
 
     def _tell_granted(self, granted: Granted) -> None:
         names = [f"{'SIMULATED ' if d.simulated else ''}GPU {d.index}" for d in granted.devices]
