@@ -1,16 +1,22 @@
-"""Adds up the phases of ./run-tests: a table, then one closing line in pytest's words.
+"""Adds up the phases of ./run-tests: what failed, a table, one closing line in pytest's words.
 
 ``python tests/summary.py REPORTS`` reads ``REPORTS/phases`` (a line "<name> <seconds> <exit code>"
-per phase, in order) and pytest's ``REPORTS/<name>.xml`` where a phase ran pytest. A phase without
-such a file counts as one check. Exits 1 when any phase failed. Standard library only.
+per phase, in order), pytest's ``REPORTS/<name>.xml`` where a phase ran pytest, and else
+``REPORTS/<name>.log``, what it printed. A phase without pytest counts as one check. What failed is
+told again here, because hours of output may stand before it, and may be cut off. Exits 1 when any
+phase failed. Standard library only.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
+
+#: lines that are told again: of each failed test, of each check without pytest
+OF_A_TEST, OF_A_CHECK = 12, 40
 
 
 def count(report: Path, code: int) -> Counter[str]:
@@ -29,7 +35,36 @@ def count(report: Path, code: int) -> Counter[str]:
     return found
 
 
+def failures(folder: Path, name: str) -> Iterator[str]:
+    """What went wrong in one phase, in lines."""
+    report, log = folder / f"{name}.xml", folder / f"{name}.log"
+    if report.exists():
+        for case in ElementTree.parse(report).getroot().iter("testcase"):
+            for kind in ("failure", "error"):
+                for found in case.iter(kind):
+                    yield f"{kind}: {case.get('classname')}::{case.get('name')}"
+                    yield from last_lines(found.get("message") or found.text or "", OF_A_TEST)
+    elif log.exists():
+        yield from last_lines(log.read_text(errors="replace"), OF_A_CHECK)
+
+
+def last_lines(text: str, number: int) -> Iterator[str]:
+    """The end of a text, indented."""
+    return (f"    {line[:300]}" for line in text.rstrip().splitlines()[-number:])
+
+
+def tell_failures(folder: Path) -> None:
+    """Print what went wrong, phase by phase."""
+    for line in (folder / "phases").read_text().splitlines():
+        name, _, code = line.rsplit(maxsplit=2)
+        if count(folder / f"{name}.xml", int(code))["failed"]:
+            print(f"\n{name} failed (exit code {code})")
+            for told in failures(folder, name):
+                print(told)
+
+
 def main(folder: Path) -> int:
+    tell_failures(folder)
     total: Counter[str] = Counter()
     print(f"\n{'phase':24} {'result':>8} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}")
     for line in (folder / "phases").read_text().splitlines():

@@ -193,16 +193,18 @@ class User:
 
     def _stop(self) -> None:
         """Until the Hub says that it is stopped."""
-        until = time.monotonic() + PATIENCE
+        until, seen = time.monotonic() + PATIENCE, "nothing"
         while time.monotonic() < until:
             try:
-                if self._model() is None:
+                model = self._model()
+                if model is None:
                     return
-                self.person.cancel()
-            except requests.RequestException:
-                pass
+                answer = self.person.cancel()
+                seen = f"{model}, then {answer.status_code} {answer.text}"
+            except requests.RequestException as error:
+                seen = f"no answer ({error})"
             time.sleep(0.3)
-        self._diary.complain(f"{self.name}: the server does not stop")
+        self._diary.complain(f"{self.name}: the server does not stop; last seen: {seen[:1000]}")
 
     def _leave(self) -> None:
         self._guard.drop(self.name)

@@ -29,6 +29,28 @@ def closing(tmp_path, capsys):
     return run
 
 
+def test_what_failed_is_told_again_before_the_table(tmp_path, capsys):
+    """CI may keep the end of the output only."""
+    (tmp_path / "phases").write_text("hub-6.1 9 1\nsoak 5 1\nstyle 1 0\n")
+    (tmp_path / "hub-6.1.xml").write_text(
+        '<testsuites><testsuite tests="2" failures="1" errors="0" skipped="0">'
+        '<testcase classname="tests.hub.test_a" name="test_good"/>'
+        '<testcase classname="tests.hub.test_a" name="test_bad">'
+        '<failure message="assert 1 == 2"/></testcase></testsuite></testsuites>'
+    )
+    (tmp_path / "soak.log").write_text("hello\nCOMPLAINT: user3: the server does not stop\n")
+    (tmp_path / "style.log").write_text("all well\n")
+
+    assert summary.main(tmp_path) == 1
+
+    out = capsys.readouterr().out
+    told, table = out.split("phase  ")
+    assert "error" not in told and "all well" not in out and "test_good" not in out
+    assert "failure: tests.hub.test_a::test_bad\n    assert 1 == 2" in told
+    assert "soak failed (exit code 1)\n    hello\n    COMPLAINT: user3" in told
+    assert table.splitlines()[-1] == "2 passed, 2 failed"
+
+
 def test_phases_add_up_and_a_check_without_a_report_counts_as_one(closing):
     assert closing(("style", 0, None), ("unit", 0, (10, 0, 0, 0))) == (0, "11 passed, 0 failed")
 
