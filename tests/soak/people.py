@@ -32,11 +32,18 @@ class Guard:
     auditor: Auditor
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _held: set[str] = field(default_factory=set)
+    #: chosen to be broken since their users asked for them
+    _chosen: set[str] = field(default_factory=set)
+
+    def asked(self, name: str) -> None:
+        """A new server is asked for; what was chosen before was another container."""
+        with self._lock:
+            self._chosen.discard(name)
 
     def hold(self, name: str) -> None:
-        """The server runs, and shall go on."""
+        """The server runs, and shall go on. Not one that is about to be broken."""
         with self._lock:
-            if name not in self._held:
+            if name not in self._held | self._chosen:
                 self._held.add(name)
                 self.auditor.protect(name)
 
@@ -53,6 +60,8 @@ class Guard:
             chosen = choose()
             if chosen is None:
                 return None
+            # its container may run already while its user does not know yet, and holds it later
+            self._chosen.add(chosen[0])
             self.drop(chosen[0])
             return chosen[1]
 
@@ -132,6 +141,7 @@ class User:
     def _session(self) -> None:
         """One server, from the click to the stop."""
         profile = "gpu" if self._steady else self._random.choice(["gpu", "gpu", "gpu2", "cpu"])
+        self._guard.asked(self.name)
         if not self._click(profile):
             return
         if not self._steady and self._random.random() < 0.25:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -231,6 +232,11 @@ class Soak:
             f"{wrong} wrong; last: {self.last_fault}"
         )
 
+    def _accused(self) -> set[str]:
+        """Users of whose servers something is said to be wrong."""
+        said = " ".join([*self.diary.complaints, str(self.verdict)])
+        return {user.name for user in self.users if re.search(rf"\b{user.name}\b", said)}
+
     def result(self, seconds: float) -> Result:
         """What came of it."""
         growth = {name: self.vitals.growth(name) for name in ("hub", "service")}
@@ -250,8 +256,15 @@ class Soak:
             verdict=self.verdict,
             complaints=(*self.diary.complaints, *grown),
             counts=dict(counts),
-            log=self.hub.last_words(200) if wrong else "",
+            log=told_of(self.hub.log(), self._accused()) if wrong else "",
         )
+
+
+def told_of(log: str, names: set[str]) -> str:
+    """What a Hub's log says of some users, but their questions how it goes; and its end."""
+    lines = [line for line in log.splitlines() if "GET /hub/api/users" not in line]
+    about = [line for line in lines[:-50] if any(name in line for name in names)]
+    return "\n  ".join(["its log:", *about[-250:], "…", *lines[-50:]])
 
 
 @contextmanager
