@@ -27,6 +27,9 @@ if os.environ.get("GPUS_LONG") == "1":
 
 _HERE = Path(__file__).parent
 _MARKED = ("docker", "faults", "hub", "isolation", "swarm", "browser", "login", "deploy")
+#: Fixtures that build large images, and seconds for the test that is the first to want one: a slow
+#: mirror is no failure.
+_BUILDS, _BUILD_SECONDS = {"singleuser_image", "image", "site", "bundle"}, 1800
 #: Labels of containers that belong to this project, by their prefix.
 _OUR_LABELS = "jupyterhub-gpuspawner."
 
@@ -36,6 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parts = item.path.relative_to(_HERE).parts if item.path.is_relative_to(_HERE) else ()
         if parts and parts[0] in _MARKED:
             item.add_marker(parts[0])
+        if _BUILDS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.timeout(_BUILD_SECONDS))
 
 
 @pytest.fixture(scope="session")
