@@ -23,6 +23,7 @@ from .discovery.agent_report import HEADER, SHORTEST_KEY, Message, encode, sign
 from .discovery.base import Source
 from .discovery.nvml import NvmlSource
 from .discovery.simulated import SimulatedSource
+from .discovery.toolkit import Looker, Toolkit
 from .errors import ConfigError, DiscoveryError, GPUSpawnerError
 
 log = logging.getLogger("gpus.agent")
@@ -49,6 +50,9 @@ class Options:
     interval: float = INTERVAL
     #: simulated GPUs instead of real ones; 0 = real ones
     simulate: int = 0
+    #: where the machine's ``etc`` and ``usr/bin`` are mounted; empty = NVIDIA's toolkit is not
+    #: looked at
+    host_root: str = ""
 
 
 def options_from(environment: Mapping[str, str]) -> Options:
@@ -68,6 +72,7 @@ def options_from(environment: Mapping[str, str]) -> Options:
             key_file=environment.get("GPUS_AGENT_KEY_FILE", KEY_FILE),
             interval=max(float(environment.get("GPUS_AGENT_INTERVAL") or INTERVAL), 0.1),
             simulate=int(environment.get("GPUS_SIMULATE") or 0),
+            host_root=environment.get("GPUS_HOST_ROOT", ""),
         )
     except ValueError as error:
         raise ConfigError(f"agent: not a number: {error}") from None
@@ -111,6 +116,8 @@ class Agent:
     ) -> None:
         self._source, self._send = source, send
         self._node_id, self._key = node_id, key
+        #: looks at NVIDIA's toolkit; None = not looked at
+        self.toolkit: Callable[[], Toolkit | None] = lambda: None
         self._clock, self._monotonic = clock, monotonic
         self._seq = 0
         self._said = ""
@@ -133,6 +140,7 @@ class Agent:
                 age=self._monotonic() - began,
                 report=report,
                 error=error,
+                toolkit=self.toolkit(),
             )
         )
         trouble = ""
@@ -177,6 +185,19 @@ def source_of(options: Options) -> Source:
     return NvmlSource(options.node_name, frozenset)
 
 
+def toolkit_of(options: Options) -> Callable[[], Toolkit | None]:
+    """What looks at NVIDIA's toolkit. A machine with simulated GPUs alone may be without one."""
+    if not options.host_root:
+        return lambda: None
+    looker = Looker(Path(options.host_root))
+
+    def look() -> Toolkit | None:
+        found = looker.look()
+        return None if options.simulate and found == Toolkit() else found
+
+    return look
+
+
 def run(options: Options) -> int:
     """Report until a signal comes; the exit code."""
     stop = threading.Event()
@@ -188,6 +209,7 @@ def run(options: Options) -> int:
         node_id=options.node_id,
         key=read_key(options.key_file),
     )
+    agent.toolkit = toolkit_of(options)
     log.warning("reports on %s to %s", options.node_name, options.scheduler)
     while True:
         agent.step()

@@ -21,6 +21,7 @@ COMMANDS = (
         "Its options are variables: GPUS_SCHEDULER_URL, GPUS_NODE_ID, GPUS_NODE_NAME, "
         "GPUS_AGENT_KEY_FILE (default: /run/secrets/gpus-agent-key), GPUS_AGENT_INTERVAL "
         "(seconds; default: 5), GPUS_HOST_PROC (where the machine's /proc is mounted), "
+        "GPUS_HOST_ROOT (where its /etc and /usr/bin are, to look at NVIDIA's toolkit), "
         "GPUS_SIMULATE (number of simulated GPUs instead of real ones).",
         has_json=False,
         run=_agent,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from ..doctor.examine import findings
+from ..doctor.examine import NODE_COLUMNS, findings, node_rows
 from ..doctor.finding import Level, as_text, exit_code
 from ..doctor.gather import Wanted, gather
 from ..doctor.registry import CHECKS
 from .command import OK, Argument, Command, note, say, say_json, table
 from .images import ENGINE
+
+#: the columns of the table of nodes, for a program
+_NODE = ("node", "toolkit", "way", "enforces")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -29,11 +32,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
                 "checks": len(CHECKS),
                 "findings": [one.as_json() for one in found],
                 "exit_code": code,
+                "nodes": [dict(zip(_NODE, row, strict=True)) for row in node_rows(facts)],
             }
         )
         return code
     if found:
         say(as_text(found))
+        say("")
+    if nodes := node_rows(facts):
+        say(table(NODE_COLUMNS, nodes))
         say("")
     counts = {level: sum(one.level is level for one in found) for level in Level}
     said = ", ".join(f"{count} {level}" for level, count in counts.items() if count)

@@ -3,9 +3,11 @@
 The body is JSON in UTF-8::
 
     {"node": <the Swarm's id of the node>, "seq": <int>, "sent_at": <POSIX seconds>,
-     "age": <seconds since the look began>, "error": <text>, "report": <Report> | null}
+     "age": <seconds since the look began>, "error": <text>, "report": <Report> | null,
+     "toolkit": <Toolkit> | null}
 
-``error`` says why the GPUs could not be read, and then there is no report. The signature is
+``error`` says why the GPUs could not be read, and then there is no report. Without ``toolkit``
+nobody has looked at NVIDIA's. The signature is
 HMAC-SHA256 of the body's bytes with the agents' key, as hex digits in :data:`HEADER`. Numbers
 rise for each node, also over restarts of its agent, so that no message counts twice; and one
 that was sent long ago does not count at all.
@@ -23,6 +25,8 @@ from typing import Any
 from ..errors import RequestError
 from ..scheduler.models import Device, DeviceStatus, Health, Mode, Node
 from .base import Process, Report, Usage
+from .toolkit import Toolkit
+from .toolkit import decode as decode_toolkit
 
 #: header of the signature
 HEADER = "X-Gpus-Signature"
@@ -48,6 +52,8 @@ class Message:
     report: Report | None = None
     #: why not
     error: str = ""
+    #: NVIDIA's container toolkit of the node; None = not looked at
+    toolkit: Toolkit | None = None
 
 
 def encode(message: Message) -> bytes:
@@ -77,6 +83,8 @@ def decode(body: bytes) -> Message:
             age=_number(data["age"]),
             report=None if report is None else _report(report),
             error=_text(data["error"]),
+            # agents of an older version say nothing of it
+            toolkit=decode_toolkit(data.get("toolkit")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RequestError(f"the agent's report is broken: {type(error).__name__}") from error

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..device_names import CDI_KIND, qualified
+from ..discovery.toolkit import FIX, ignores_resources, settings_of
 from .checks_engine import daemon, numbers
 from .facts import Facts
 from .registry import Found, check, error, warning
@@ -180,11 +181,14 @@ def _has_runtime(facts: Facts) -> bool:
 def toolkit_swarm(facts: Facts) -> Iterator[Found]:
     """On a Swarm the toolkit honours what the Swarm assigns."""
     swarm = (facts.info.get("Swarm") or {}).get("LocalNodeState") == "active"
-    if facts.toolkit and swarm and (1, 18, 0) <= numbers(facts.toolkit) < (1, 19, 0):
+    if not facts.toolkit or not swarm or not ignores_resources(facts.toolkit):
+        return
+    config = "" if facts.unknown("toolkit_config") is not None else facts.toolkit_config
+    if not settings_of(config).mounts:
         yield error(
             f"NVIDIA's container toolkit {facts.toolkit} ignores swarm-resource",
             "Services on a Swarm see no GPU (nvidia-container-toolkit#1599).",
-            "apt-get install nvidia-container-toolkit=1.17.9-1, or 1.19 and later",
+            f"{FIX}; or apt-get install nvidia-container-toolkit=1.17.9-1, or 1.19 and later",
         )
 
 

@@ -48,9 +48,11 @@ def version(facts: Facts) -> Iterator[Found]:
 
 @check("engine.default-runtime", "info")
 def default_runtime(facts: Facts) -> Iterator[Found]:
-    """The default runtime is not NVIDIA's, and there is one of that name."""
+    """The default runtime is not NVIDIA's, but on a Swarm, and there is one of that name."""
     name = str(facts.info.get("DefaultRuntime") or "runc")
-    if name == "nvidia" or "nvidia" in name:
+    # services have no other way to a GPU
+    swarm = (facts.info.get("Swarm") or {}).get("LocalNodeState") == "active"
+    if "nvidia" in name and not swarm:
         yield error(
             "Docker's default runtime is nvidia",
             "Every container whose image says NVIDIA_VISIBLE_DEVICES=all, also one that was "

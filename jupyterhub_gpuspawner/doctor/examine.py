@@ -9,10 +9,15 @@ from . import (  # noqa: F401 - each puts its checks into the list
     checks_images,
     checks_network,
     checks_store,
+    checks_swarm,
 )
+from .checks_swarm import COLUMNS as NODE_COLUMNS
+from .checks_swarm import rows as node_rows
 from .facts import Facts
 from .finding import Finding, Level, ordered
 from .registry import CHECKS, examine
+
+__all__ = ["NODE_COLUMNS", "findings", "node_rows"]
 
 
 def findings(facts: Facts, trouble: str = "") -> list[Finding]:

@@ -117,6 +117,9 @@ class Facts:
     toolkit: Any = _NOT_ASKED
     #: text of its configuration
     toolkit_config: Any = _NOT_ASKED
+    #: node of a Swarm -> what follows from its toolkit (:class:`~..discovery.toolkit.Verdict` as
+    #: a dict), None where nobody has looked; None = this is no Swarm
+    toolkits: Any = _NOT_ASKED
     #: path -> :class:`Disk`
     disks: Any = _NOT_ASKED
     #: the kernel says that this machine's clock is set from elsewhere

@@ -15,7 +15,15 @@ import docker
 from ..discovery.facts import nvidia_hardware
 from ..engine.connect import connect
 from ..errors import ConfigError
-from . import checks_network, gather_config, gather_engine, gather_machine, gather_store
+from ..swarmspawner import GPUSwarmSpawner
+from . import (
+    checks_network,
+    gather_config,
+    gather_engine,
+    gather_machine,
+    gather_store,
+    gather_swarm,
+)
 from .facts import Facts
 from .finding import Unknown
 
@@ -88,7 +96,7 @@ def _configuration(wanted: Wanted, values: dict[str, Any]) -> str:
     if unknown is not None:
         for name in ("config", "spawner", "options", "ledger", "hub_database", "modes"):
             values[name] = unknown
-        values["certificate"] = values["bind_sources"] = unknown
+        values["certificate"] = values["bind_sources"] = values["toolkits"] = unknown
         return trouble
     _stores(values)
     hub = values["config"].get("JupyterHub", {})
@@ -99,6 +107,9 @@ def _configuration(wanted: Wanted, values: dict[str, Any]) -> str:
     values["bind_sources"] = (
         spawner if isinstance(spawner, Unknown) else gather_config.bind_sources(spawner)
     )
+    values["toolkits"] = spawner if isinstance(spawner, Unknown) else None
+    if isinstance(spawner, GPUSwarmSpawner):
+        values["toolkits"] = gather_swarm.toolkits(spawner.scheduler_url, Path(spawner.token_file))
     return trouble
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import yaml
 
 from ..discovery.facts import nvidia_hardware
 from ..discovery.nvml import NvmlAbsent, NvmlSource
+from ..discovery.toolkit import CONFIG, version_in
 from ..engine.subnets import Route, parse_routes
 from ..errors import GPUSpawnerError
 from .facts import CDISpec, Disk
@@ -24,7 +24,7 @@ from .finding import Unknown
 
 #: seconds for a program that says its version
 _LIMIT = 20.0
-_TOOLKIT_CONFIG = Path("/etc/nvidia-container-runtime/config.toml")
+_TOOLKIT_CONFIG = Path("/") / CONFIG
 #: adjtimex(2): the state of a clock that nothing sets
 _TIME_ERROR = 5
 
@@ -50,8 +50,10 @@ def toolkit() -> str | Unknown | None:
     text = said(["nvidia-ctk", "--version"])
     if not isinstance(text, str):
         return text
-    match = re.search(r"version (\S+)", text)
-    return match[1] if match else Unknown(why=f"nvidia-ctk says {text[:80]!r}")
+    try:
+        return version_in(text)
+    except ValueError as error:
+        return Unknown(why=f"nvidia-ctk: {error}")
 
 
 def toolkit_config() -> str | Unknown:

@@ -55,6 +55,7 @@ HOW = {
     "ledger": "run this as the user whose Hub it is",
     "hub_database": "run this as the user whose Hub it is",
     "owner": "docker volume inspect gpus-owner",
+    "toolkits": "run this where the scheduler can be reached, as the user whose Hub it is",
 }
 #: facts that come with another one
 _WITH = {

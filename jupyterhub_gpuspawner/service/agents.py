@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..discovery.agent_report import FRESH, Message, decode, genuine
+from ..discovery.toolkit import Verdict
 from ..errors import RefusedError, RequestError
 
 log = logging.getLogger("gpus.agents")
@@ -42,6 +43,8 @@ class Agents:
     def __init__(self, key: str, silence: float, clock: Callable[[], float]) -> None:
         self._key, self.silence, self._clock = key, silence, clock
         self._told: dict[str, Told] = {}
+        #: node, by name -> what follows from its toolkit; None = nobody has looked at it
+        self.verdicts: dict[str, Verdict | None] = {}
         #: called when a node says something new
         self.on_news: Callable[[], None] = lambda: None
 
@@ -92,8 +95,10 @@ class Agents:
 
 def _differs(before: Message, message: Message) -> bool:
     """Whether the scheduler should look at once, not at its next turn."""
-    if before.error != message.error or before.report is None or message.report is None:
-        return before.error != message.error
+    if (before.error, before.toolkit) != (message.error, message.toolkit):
+        return True
+    if before.report is None or message.report is None:
+        return False
     usages = [
         {name: (usage.empty(), usage.processes) for name, usage in report.usage.items()}
         for report in (before.report, message.report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 from tornado.iostream import StreamClosedError
@@ -49,6 +50,11 @@ class SummaryHandler(InternalHandler):
     async def get(self) -> None:
         answer = await self.answer(lambda: self.desk.read(summary))
         if answer is not None:
+            agents = self.desk.agents
+            verdicts = {} if agents is None else agents.verdicts
+            answer["toolkits"] = {
+                name: None if found is None else asdict(found) for name, found in verdicts.items()
+            }
             self.finish({"version": __version__, "ledger": self.desk.ledger_id, **answer})
 
 

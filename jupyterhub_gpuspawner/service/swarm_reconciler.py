@@ -10,15 +10,17 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..discovery import swarm
+from ..discovery import swarm, toolkit
 from ..discovery.agent_report import combined, doubted
 from ..discovery.base import Report
 from ..discovery.engine import Plan
+from ..discovery.toolkit import Verdict
 from ..engine import tasks
 from ..engine.observe import Observation
 from ..scheduler import events
 from ..scheduler.models import Admin, Lease, NodeState
 from ..scheduler.state import SchedulerState
+from ..swarm_nodes import kinds_of
 from . import inventory as inv
 from .actor import Actor
 from .agents import Agents
@@ -122,19 +124,26 @@ class SwarmReconciler(Reconciler):
         if not self.agents.wanted:
             return listed, {}
         reports, taken = {}, {}
+        verdicts: dict[str, Verdict | None] = {}
         for name, report in listed.items():
             if not report.devices:
                 reports[name] = report
                 continue
             told = self.agents.latest(str(ready[name]["ID"]))
+            if not all(device.simulated for device, _ in report.devices):
+                verdicts[name] = None
             if told is None:
                 continue
             taken[name], said = told.taken_at, told.message.report
-            reports[name] = (
+            heard = (
                 doubted(report, told.message.error)
                 if said is None
                 else combined(report, said, frozenset(self._containers))
             )
+            if told.message.toolkit is not None:
+                verdicts[name] = toolkit.judge(told.message.toolkit, kinds_of(ready[name]).values())
+            reports[name] = toolkit.checked(heard, verdicts.get(name))
+        self.agents.verdicts = verdicts
         return reports, taken
 
     async def _report_node(self, report: Report, seen: SwarmSeen, taken_at: float) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import stat
+from dataclasses import asdict
 from ipaddress import IPv4Network
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jupyterhub_gpuspawner.doctor.examine import findings
+from jupyterhub_gpuspawner.discovery.toolkit import Toolkit, judge
+from jupyterhub_gpuspawner.doctor.examine import findings, node_rows
 from jupyterhub_gpuspawner.doctor.facts import CDISpec, Certificate, Database, Disk, Facts
 from jupyterhub_gpuspawner.doctor.finding import (
     FINE,
@@ -111,6 +113,7 @@ GOOD: dict[str, Any] = {
     "cdi_folders": {"/etc/cdi": True, "/var/run/cdi": False},
     "cdi_specs": {CDI: CDISpec(names=(f"nvidia.com/gpu={UUID}", "nvidia.com/gpu=all"))},
     "toolkit": "1.18.2",
+    "toolkits": None,
     "toolkit_config": "accept-nvidia-visible-devices-envvar-when-unprivileged = false\n",
     "disks": {"/srv/gpus/ledger.sqlite": DISK, "/var/lib/docker": DISK},
     "clock_set": True,
@@ -266,6 +269,11 @@ SEEN: list[tuple[str, dict[str, Any], str]] = [
         "1.17.9",
     ),
     ("toolkit.environment", {"toolkit_config": "# all defaults\n"}, "= false"),
+    (
+        "swarm.toolkit",
+        {"toolkits": {"node2": asdict(judge(Toolkit(version="1.18.1"), ["GPU0"]))}},
+        "on node2: nvidia-ctk config --set",
+    ),
     ("hub.address-here", hub(hub_ip="172.18.0.1"), "docker network inspect bridge"),
     ("hub.reach", {"reach": "Connection refused"}, "firewall"),
     ("hub.tls", hub(bind_url="http://0.0.0.0:8000"), "GPUS_TLS_CERT"),
@@ -423,6 +431,35 @@ def test_a_swarm_spawner_wants_a_manager() -> None:
         planted = info(Swarm=state) | {"spawner": GPUSwarmSpawner(), "toolkit": "1.17.9"}
         (found,) = [f for f in findings(site(**planted)) if f.check == "engine.swarm"]
         assert words in found.fix
+
+
+def test_a_node_of_a_swarm_whose_toolkit_nobody_has_seen_is_not_fine() -> None:
+    (found,) = findings(site(toolkits={"node2": None}))
+    assert (found.check, found.level, found.about) == ("swarm.toolkit", Level.UNKNOWN, "node2")
+    assert exit_code([found]) == NOT_ALL_SEEN
+
+
+def test_the_nodes_of_a_swarm_are_shown_with_what_their_toolkit_keeps() -> None:
+    told = {
+        "node2": asdict(judge(Toolkit(version="1.17.8", mounts=True), ["GPU0"])),
+        "node3": asdict(judge(Toolkit(version="1.18.1"), ["GPU0"])),
+        "node4": None,
+    }
+    second, third = node_rows(site(toolkits=told))
+    assert second[:3] == ("node2", "1.17.8", "volume-mounts") and "alone" in second[3]
+    assert third == ("node3", "1.18.1", "none", "no GPU of it is given out")
+    assert node_rows(site()) == node_rows(Facts()) == []
+
+
+def test_on_a_swarm_nvidias_runtime_is_the_default_and_files_name_devices() -> None:
+    mounts = "accept-nvidia-visible-devices-as-volume-mounts = true\n"
+    planted = info(
+        Swarm={"LocalNodeState": "active", "ControlAvailable": True},
+        Runtimes={**INFO["Runtimes"], **NVIDIA},
+        DefaultRuntime="nvidia",
+    )
+    config = GOOD["toolkit_config"] + mounts
+    assert findings(site(**planted, toolkit="1.18.2", toolkit_config=config)) == []
 
 
 def test_every_check_has_a_plant_and_a_sentence() -> None:
