@@ -159,15 +159,22 @@ def _make_token(options: GPUScheduler) -> str:
 
 
 def _check_profiles(c: Any) -> None:
+    swarm = issubclass(spawner_class(c), GPUSwarmSpawner)
     for section in SPAWNERS:
         profiles = c[section].get("profile_list") if section in c else None
         if isinstance(profiles, LazyConfigValue):
             profiles = profiles.get_value([])
         if profiles:
             try:
-                parse_profiles(profiles)
+                found = parse_profiles(profiles)
             except ConfigError as error:
                 raise ConfigError(f"c.{section}.profile_list: {error}") from None
+            beside = [profile.slug for profile in found.items if profile.has_companions()]
+            if swarm and beside:
+                raise ConfigError(
+                    f"c.{section}.profile_list: {beside[0]}: companions: a Swarm has none; remove "
+                    "them, or use gpu-docker"
+                )
 
 
 def _write_options(path: Path, section: dict[str, Any]) -> None:

@@ -226,6 +226,14 @@ class Profile(Strict):
                 )
         return self
 
+    def has_companions(self) -> bool:
+        """Whether it, or one of its choices, starts containers beside a server."""
+        options = self.profile_options.values()
+        overrides = [choice.spawner_override for one in options for choice in one.choices.values()]
+        return any(one.companions for one in (self.spawner_override, *overrides)) or any(
+            one.unlisted_choice.spawner_override.get("companions") for one in options
+        )
+
 
 def slugify(display_name: str) -> str:
     """``small-gpu`` for ``Small GPU``; a hash of the name where no letter of it is ASCII.

@@ -237,6 +237,37 @@ def test_spawner_and_scheduler_of_different_worlds_do_not_start(
         setup(c)
 
 
+BESIDE = {"companions": {"board": {"image": "lab/board:1"}}}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"spawner_override": BESIDE},
+        {
+            "profile_options": {
+                "with": {
+                    "display_name": "With what?",
+                    "choices": {"board": {"display_name": "A board", "spawner_override": BESIDE}},
+                }
+            }
+        },
+    ],
+)
+def test_companions_are_refused_on_a_swarm_before_anybody_asks_for_them(
+    c: Any, words: dict[str, Any]
+) -> None:
+    c.GPUDockerSpawner.profile_list = [
+        {"display_name": "Plain"},
+        {"display_name": "Board", **words},
+    ]
+    c.JupyterHub.spawner_class = "gpu-swarm"
+    with pytest.raises(SystemExit, match=r"profile_list: board: companions: a Swarm has none"):
+        setup(c)
+    c.JupyterHub.spawner_class = "gpu-docker"
+    setup(c)
+
+
 def test_options_of_the_swarm_spawner_are_checked_at_the_start(c: Any) -> None:
     c.JupyterHub.spawner_class = "gpu-swarm"
     c.GPUSwarmSpawner.home_driverr = "x"
