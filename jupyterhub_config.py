@@ -96,8 +96,8 @@ c.JupyterHub.named_server_limit_per_user = environment.number("GPUS_NAMED_SERVER
 c.JupyterHub.spawner_class = "gpu-docker"
 c.GPUDockerSpawner.image = environment.text("GPUS_IMAGE", "jupyterhub-gpuspawner/singleuser:latest")
 # The kernel enforces these; a profile may say otherwise.
-c.GPUDockerSpawner.mem_limit = "2G"
-c.GPUDockerSpawner.cpu_limit = 1
+c.GPUDockerSpawner.mem_limit = environment.memory("GPUS_MEM_LIMIT") or "2G"
+c.GPUDockerSpawner.cpu_limit = environment.amount("GPUS_CPU_LIMIT", 1)
 # What people choose from. GPUS_PROFILES_FILE is a list of your own (YAML or JSON, the same words);
 # GPUS_PROFILE_GROUPS says which groups may use which profile, by slug: {"gpu2": ["research"]}.
 c.GPUDockerSpawner.profile_list = site_profiles(
@@ -161,8 +161,10 @@ c.GPUScheduler.url = f"http://127.0.0.1:{environment.port('GPUS_SERVICE_PORT', p
 # Groups are the Hub's: docs/howto/choose-profiles-and-limits.md.
 # GPUS_IDLE_GPU takes GPUs back that nobody has used for so long ("2h"), after a warning of half an
 # hour; GPUS_IDLE_GROUPS says it otherwise for a group, null = never: {"staff": null}. GPUS_IDLE_CPU
-# stops servers without GPUs: docs/howto/idle.md. GPUS_RECLAIM_WARNING ("30m") has who is past the
-# length make room for who waits, after so long a warning. Not set: nothing is stopped.
+# stops servers without GPUs. GPUS_IDLE_WARNING, GPUS_IDLE_MIN_RUNTIME and GPUS_IDLE_EXTENSION are
+# its times: docs/howto/idle.md. GPUS_RECLAIM_WARNING ("30m") has who is past the length make room
+# for who waits, after so long a warning. Not set: nothing is stopped.
+# GPUS_SCHEDULER_OPTIONS is for all else of docs/reference/options.md, by name, as JSON.
 site_gpus(c)
 
 # --- Parts that run on their own (docs/howto/compose.md) ----------------------------------------
@@ -175,6 +177,12 @@ if elsewhere:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = elsewhere
 c.GPUDockerSpawner.network_members = sorted(environment.names("GPUS_NETWORK_MEMBERS"))
+
+# --- What has no variable of its own --------------------------------------------------------------
+# GPUS_SPAWNER_OPTIONS: options of servers, by name, as JSON.
+environment.more_options(
+    "GPUS_SPAWNER_OPTIONS", c.GPUDockerSpawner, '{"pids_limit": 2048, "shm_size": "1G"}'
+)
 
 # --- Numbers for Prometheus -----------------------------------------------------------------------
 # Whoever has the token in GPUS_METRICS_TOKEN_FILE (or GPUS_METRICS_TOKEN) reads the numbers of the

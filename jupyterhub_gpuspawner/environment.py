@@ -10,9 +10,12 @@ import difflib
 import ipaddress
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from . import units
 
 #: variables of the shipped ``jupyterhub_config.py``
 SITE = (
@@ -29,7 +32,9 @@ SITE = (
     *("GPUS_GOOGLE_KEY_FILE", "GPUS_GOOGLE_ADMIN", "GPUS_IMAGE", "GPUS_PROFILES_FILE"),
     *("GPUS_PROFILE_GROUPS", "GPUS_NAMED_SERVERS", "GPUS_USER_LIMIT", "GPUS_USER_LIMITS"),
     *("GPUS_GROUP_LIMITS", "GPUS_SHARES", "GPUS_IDLE_GPU", "GPUS_IDLE_CPU", "GPUS_IDLE_GROUPS"),
-    *("GPUS_RECLAIM_WARNING", "GPUS_VOLUMES", "GPUS_READ_ONLY_VOLUMES", "GPUS_GROUP_VOLUMES"),
+    *("GPUS_IDLE_WARNING", "GPUS_IDLE_MIN_RUNTIME", "GPUS_IDLE_EXTENSION", "GPUS_RECLAIM_WARNING"),
+    *("GPUS_MEM_LIMIT", "GPUS_CPU_LIMIT", "GPUS_SCHEDULER_OPTIONS", "GPUS_SPAWNER_OPTIONS"),
+    *("GPUS_VOLUMES", "GPUS_READ_ONLY_VOLUMES", "GPUS_GROUP_VOLUMES"),
     *("GPUS_HOME_DRIVER", "GPUS_HOME_OPTIONS", "GPUS_DELETE_HOMES"),
     *("GPUS_DISCOVERY", "GPUS_SIMULATE", "GPUS_NODE_NAME", "GPUS_PROXY_URL"),
     *("GPUS_SCHEDULER_URL", "GPUS_NETWORK_MEMBERS", "GPUS_HUB_TOKEN"),
@@ -74,6 +79,39 @@ def number(name: str, default: int, least: int = 0, most: int = 10**6) -> int:
     if value.isascii() and value.isdecimal() and len(value) < 10 and least <= int(value) <= most:
         return int(value)
     raise SystemExit(f"{name} is {value!r}; want a whole number from {least} to {most}")
+
+
+def amount(name: str, default: float) -> float:
+    """The number above 0 in a variable; empty or not set: the default."""
+    value = os.environ.get(name, "").strip()
+    try:
+        found = float(value or default)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 10**6:  # also False for nan
+        raise SystemExit(f"{name} is {value!r}; want a number above 0, such as {default:g}")
+    return found
+
+
+def duration(name: str) -> str | None:
+    """A length of time, as the admin has written it; None where the variable is not set."""
+    return _measured(name, units.parse_duration)
+
+
+def memory(name: str) -> str | None:
+    """An amount of memory, as the admin has written it; None where the variable is not set."""
+    return _measured(name, units.parse_memory)
+
+
+def _measured(name: str, parse: Callable[[object], float]) -> str | None:
+    value = text(name)
+    if not value:
+        return None
+    try:
+        parse(value)
+    except ValueError as error:
+        raise SystemExit(f"{name}: {error}") from None
+    return value
 
 
 def port(name: str, default: int) -> int:
@@ -180,12 +218,25 @@ def table(name: str, of: type | tuple[type, ...], example: str) -> dict[str, Any
     except ValueError as error:
         raise SystemExit(f"{name} is not JSON ({error}); want such as {example}") from None
     fits = isinstance(found, dict) and all(
-        key and isinstance(item, of) and not isinstance(item, bool) for key, item in found.items()
+        key and isinstance(item, of) and (of is object or not isinstance(item, bool))
+        for key, item in found.items()
     )
     if not fits:
         raise SystemExit(f"{name} is {value[:200]!r}; want JSON such as {example}")
     result: dict[str, Any] = found
     return result
+
+
+def more_options(name: str, section: Any, example: str) -> None:
+    """Set in a section of a config what a JSON object says: option -> value.
+
+    One that the section has already, by a variable of its own, is refused. Names and values are
+    checked with all the others, by ``setup(c)`` or the scheduler.
+    """
+    for option, value in table(name, object, example).items():
+        if option in section and section[option] != value:
+            raise SystemExit(f"{name}: {option} has a variable of its own; use that")
+        section[option] = value
 
 
 def lists(name: str, example: str) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ import pytest
 from traitlets.config import Config
 
 from jupyterhub_gpuspawner import environment, sign_in
+from tests import howto
 
 # takes JupyterHub to import
 pytestmark = pytest.mark.slow
@@ -231,6 +232,31 @@ def without(*names: str) -> dict[str, str]:
             "GPUS_GROUP_VOLUMES want JSON",
         ),
         ({"GPUS_PASSWORD": "long enough", "GPUS_DELETE_HOMES": "maybe"}, "GPUS_DELETE_HOMES yes"),
+        *(
+            ({"GPUS_PASSWORD": "long enough", name: value}, f"{name} '{value}' {wanted}")
+            for name, value, wanted in (
+                ("GPUS_IDLE_GPU", "soon", "such as"),
+                ("GPUS_IDLE_WARNING", "-1", "such as"),
+                ("GPUS_IDLE_MIN_RUNTIME", "0", "between"),
+                ("GPUS_IDLE_EXTENSION", "99999d", "between"),
+                ("GPUS_RECLAIM_WARNING", "an", "such as"),
+                ("GPUS_MEM_LIMIT", "2 cows", "such as"),
+                ("GPUS_CPU_LIMIT", "0", "above 0"),
+                ("GPUS_CPU_LIMIT", "nan", "above 0"),
+                ("GPUS_SCHEDULER_OPTIONS", "[1]", "want JSON such as"),
+            )
+        ),
+        *(
+            ({"GPUS_PASSWORD": "long enough", name: value}, wanted)
+            for name, value, wanted in (
+                ("GPUS_SCHEDULER_OPTIONS", '{"age_gard": 1}', "age_gard age_guard"),
+                ("GPUS_SCHEDULER_OPTIONS", '{"age_guard": "an"}', "age_guard 'an'"),
+                ("GPUS_SCHEDULER_OPTIONS", '{"simulate": 2}', "simulate variable of its own"),
+                ("GPUS_SPAWNER_OPTIONS", '{"pid_limit": 2}', "pid_limit pids_limit"),
+                ("GPUS_SPAWNER_OPTIONS", '{"pids_limit": "x"}', "pids_limit"),
+                ("GPUS_SPAWNER_OPTIONS", '{"image": "x"}', "image variable of its own"),
+            )
+        ),
         (
             {"GPUS_PASSWORD": "long enough", "GPUS_ALLOWED_GROUPS": "research"},
             "GPUS_ALLOWED_GROUPS GPUS_LOGIN provider",
@@ -338,11 +364,16 @@ def example() -> dict[str, str]:
     return settings((ROOT / ".env.example").read_text())
 
 
-HOW_TO = (ROOT / "docs" / "howto" / "log-in.md").read_text()
-BLOCKS = [settings(text) for text in re.findall(r"^```sh\n(.*?)^```$", HOW_TO, re.M | re.S)]
+BLOCKS = [settings(text) for text in howto.blocks("log-in", __file__)]
+#: of other pages, for a site that is right otherwise
+MORE = [
+    settings(text)
+    for texts in (howto.blocks("idle", __file__), howto.blocks("volumes", __file__))
+    for text in texts
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.get("GPUS_LOGIN", "tls"))
+@pytest.mark.parametrize("block", [*BLOCKS, *MORE], ids=lambda block: next(iter(block)))
 def test_the_settings_in_the_how_to_start_a_hub(
     load: Load, tmp_path: Path, block: dict[str, str]
 ) -> None:
@@ -351,6 +382,29 @@ def test_the_settings_in_the_how_to_start_a_hub(
     c = load(GPUS_PASSWORD="" if "GPUS_LOGIN" in block else "long enough", **{**block, **here})
     way = block.get("GPUS_LOGIN", "shared-password")
     assert way[:4].lower() in c.JupyterHub.authenticator_class.lower().replace("openid", "oidc")
+
+
+def test_the_settings_of_a_page_are_what_counts(load: Load) -> None:
+    c = load(GPUS_PASSWORD="long enough", **{k: v for one in MORE for k, v in one.items()})
+    options = c.GPUScheduler
+    assert (options.idle_timeout, options.idle_warning, options.idle_min_runtime) == (
+        *("2h", "30m", "1h"),
+    )
+    assert (options.idle_extension, options.cpu_idle_timeout) == ("8h", "12h")
+    assert c.GPUDockerSpawner.read_only_volumes["datasets"] == "/data"
+
+
+def test_what_has_no_variable_of_its_own_is_set_by_name(load: Load) -> None:
+    c = load(
+        GPUS_PASSWORD="long enough",
+        GPUS_SCHEDULER_OPTIONS='{"age_guard": "24h", "backfill": false}',
+        GPUS_SPAWNER_OPTIONS='{"pids_limit": 2048}',
+        GPUS_MEM_LIMIT="512M",
+        GPUS_CPU_LIMIT="0.5",
+    )
+    assert (c.GPUScheduler.age_guard, c.GPUScheduler.backfill) == ("24h", False)
+    spawner = c.GPUDockerSpawner
+    assert (spawner.pids_limit, spawner.mem_limit, spawner.cpu_limit) == (2048, "512M", 0.5)
 
 
 def test_the_how_to_has_settings_for_every_provider() -> None:
