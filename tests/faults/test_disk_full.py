@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from jupyterhub_gpuspawner.cli.main import main
+from jupyterhub_gpuspawner.store import Ledger
+from jupyterhub_gpuspawner.store.replay import Snapshot
 from tests.docker.service_process import wait_for
 from tests.faults.cases import Bench, Case
 from tests.faults.conftest import MakeService, copy_image
@@ -53,6 +56,22 @@ def fill(folder: Path) -> Path:
                     file.write(b"x" * part)
         os.fsync(file.fileno())
     return ballast
+
+
+def test_a_backup_that_does_not_fit_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    with Ledger.open(url) as ledger, small_disk(tmp_path / "small", MIB) as disk:
+        fill(disk)
+        before = sorted(disk.iterdir())
+        assert main(["backup", str(disk / "copy.sqlite"), "--ledger", url]) == 1
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert "full" in said.err or "No space left" in said.err
+        assert sorted(disk.iterdir()) == before
+        # the ledger itself is as it was, and in use
+        assert ledger.load() == Snapshot()
 
 
 @pytest.fixture

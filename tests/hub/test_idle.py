@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from deploy.quickstart.trial import wait_for
+from tests import howto
 from tests.hub.conftest import make_hub, server_of, start
 from tests.hubs import people, run_hub
-
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "idle.md"
-RUN = re.compile(r"<!-- run by a test -->\n```bash\n(.*?)```", re.DOTALL)
 
 #: times of seconds; the profile "rstudio" is a server that can't be asked
 AFTER = """
@@ -61,7 +57,7 @@ def run(command, hub, token, **env):
     return done.stdout
 
 
-PAGE_COMMANDS = RUN.findall(PAGE.read_text())
+PAGE_COMMANDS = howto.blocks("idle", __file__)
 
 
 def test_unused_gpus_are_taken_back_and_busy_or_unknown_servers_stay(idle_hub, somebody):

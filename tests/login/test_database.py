@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
+import json
 import shutil
 import subprocess
 import sys
@@ -13,32 +12,20 @@ import pytest
 from jupyterhub import orm
 from jupyterhub.dbutil import _temp_alembic_ini
 
+from jupyterhub_gpuspawner.store import Ledger
+from tests import howto
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(page: str, word: str) -> str:
-    """The one command of a how-to with this word in it."""
-    text = (ROOT / "docs" / "howto" / f"{page}.md").read_text()
-    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)
-    (found,) = [block for block in blocks if word in block]
-    return found
 
 
 def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command where a Hub is started, with its environment; backups go to ``backup``."""
-    programs = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    return subprocess.run(
-        ["bash", "-ec", text.replace("/backup/", f"{folder}/backup/")],
-        cwd=folder,
-        env={
-            "PATH": os.pathsep.join(programs),
-            "PYTHONPATH": str(ROOT),
-            "GPUS_STATE_DIR": str(folder / "var"),
-            "GPUS_PASSWORD": "long enough",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
+    return howto.shell(
+        folder,
+        text.replace("/backup/", f"{folder}/backup/"),
+        path=str(Path(sys.executable).parent),
+        GPUS_STATE_DIR=str(folder / "var"),
+        GPUS_PASSWORD="long enough",
     )
 
 
@@ -69,11 +56,27 @@ def place(tmp_path: Path) -> Path:
 def test_the_hubs_database_is_backed_up_while_it_is_in_use(place: Path) -> None:
     held = orm.new_session_factory(f"sqlite:///{place / 'var' / 'jupyterhub.sqlite'}")()
     held.query(orm.User).all()
-    done = run(command("back-up", "jupyterhub.sqlite"), place)
+    *_, command = howto.blocks("back-up", __file__)
+    done = run(command, place)
     held.close()
     held.get_bind().dispose()
     assert done.returncode == 0, done.stderr
     assert users(place / "backup" / "jupyterhub.sqlite") == {"ann"}
+
+
+def test_the_ledger_is_backed_up_while_it_is_in_use(place: Path) -> None:
+    *commands, _ = howto.blocks("back-up", __file__)
+    state = place / "var" / "gpus"
+    state.mkdir()
+    # as setup(c) writes it
+    written = json.dumps({"GPUScheduler": {"state_dir": str(state)}})
+    (state / "scheduler.json").write_text(written)
+    with Ledger.open(f"sqlite:///{state}/ledger.sqlite") as held:
+        done = [run(command, place) for command in commands]
+        assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    for name in ("ledger.sqlite", "ledger-2026-11-22.sqlite"):
+        with Ledger.open(f"sqlite:///{place / 'backup' / name}") as copy:
+            assert copy.id == held.id
 
 
 def test_a_database_of_an_older_hub_is_refused_until_the_command_of_the_page_has_run(
@@ -85,7 +88,8 @@ def test_a_database_of_an_older_hub_is_refused_until_the_command_of_the_page_has
         subprocess.run(older, check=True, capture_output=True, timeout=300)
     with pytest.raises(orm.DatabaseSchemaMismatch, match="upgrade-db"):
         users(file)
-    done = run(command("run-it", "jupyterhub upgrade-db"), place)
+    (command,) = howto.blocks("run-it", __file__)
+    done = run(command, place)
     assert done.returncode == 0, done.stderr
     assert users(file) == {"ann"}
     assert list(file.parent.glob("jupyterhub.sqlite.*")), "no copy was kept"

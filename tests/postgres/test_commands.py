@@ -12,6 +12,7 @@ import pytest
 
 from jupyterhub_gpuspawner.errors import LedgerError
 from jupyterhub_gpuspawner.store import Ledger
+from tests import howto
 from tests.postgres.cluster import binaries
 from tests.postgres.conftest import PostgresPlace
 from tests.unit.store_values import SQLitePlace, grant, one_of_each, whole_journal
@@ -85,3 +86,37 @@ def test_the_printed_command_makes_a_backup_that_is_a_ledger(
     with Ledger.open(url) as again:
         assert again.id == ledger.id
         assert whole_journal(again) == rows
+
+
+def test_the_commands_of_the_page_dump_restore_and_move_a_ledger(
+    place: PostgresPlace, tmp_path: Path
+) -> None:
+    programs = binaries()
+    assert programs is not None
+
+    def run(command: str, database: str) -> None:
+        plain = f"postgresql://gpus@127.0.0.1:{place.cluster.port}/{database}"
+        for shown, here in (
+            ("postgresql://gpus@db.lab.example/gpuledger", plain),
+            ("/backup/", f"{tmp_path}/"),
+            ("/srv/hub/var/gpus/", f"{tmp_path}/"),
+        ):
+            command = command.replace(shown, here)
+        done = howto.shell(tmp_path, command, path=str(programs), PGPASSWORD="p@ss:word/")
+        assert done.returncode == 0, done.stderr
+
+    dump, restore, move = howto.blocks("back-up", __file__)
+    with place.new() as ledger:
+        ledger.commit(one_of_each(), now=0.0)
+        run(dump, place.name)
+        rows = whole_journal(ledger)
+    restored = place.cluster.database()
+    run(restore, restored)
+    with Ledger.open(place.cluster.url(restored)) as again:
+        assert (again.id, whole_journal(again)) == (ledger.id, rows)
+    with SQLitePlace(tmp_path / "ledger.sqlite").new() as old:
+        old.commit(one_of_each(), now=0.0)
+    target = place.cluster.database()
+    run(move, target)
+    with Ledger.open(place.cluster.url(target)) as moved:
+        assert moved.id == old.id

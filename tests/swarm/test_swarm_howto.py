@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests import howto
 from tests.swarm.hubs import clear
-
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "swarm.md"
-RUN = re.compile(r"<!-- run on the testbed -->\n```bash\n(.*?)```", re.DOTALL)
 
 
 def test_every_command_of_the_page_works_on_a_real_swarm(swarm, manager, tmp_path):
     if shutil.which("docker") is None:
         pytest.skip("Docker's command is not on this machine")
     clear(manager)
-    lines = [line for block in RUN.findall(PAGE.read_text()) for line in block.splitlines()]
+    lines = howto.commands("swarm", __file__)
     assert len(lines) >= 13
     try:
         for line in lines:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from jupyterhub_gpuspawner.cli.main import main
+from tests import howto
 from tests.unit.service_world import TOKEN, World, do_not_wait
 
 # real sockets, files or processes
@@ -88,6 +91,33 @@ async def test_a_gpu_is_kept_free_and_opened_again(
         node = (await admin.get("nodes"))[0]["name"]
         await admin.get("drain", "--node", node)
         assert (await admin.get("nodes"))[0]["reason"] == "node_cordoned"
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [howto.commands("run-it", __file__), howto.commands("administer-gpus", __file__)],
+    ids=["run-it", "administer-gpus"],
+)
+async def test_the_commands_of_the_pages_work(
+    world: World, tmp_path: Path, capsys: Said, commands: list[str]
+) -> None:
+    world.clock.now = datetime(2027, 1, 5, tzinfo=timezone.utc).timestamp()
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        (lease, _), device = await world.run("alice", 2), (await admin.get("devices"))[0]
+        async with world.ask("bob", 2) as bob:
+            # what a site has in place of what stands there
+            names = {
+                **dict.fromkeys(("GPU-4f6c1b0e", "GPU-…"), device["id"]),
+                **dict.fromkeys(("gpu-03", "gpu07"), device["node"]),
+                **{"LEASE": lease["id"], "REQUEST": (await bob.line())["entry"]},
+            }
+            for line in commands:
+                program, *words = (names.get(word, word) for word in shlex.split(line))
+                code, out, err = await admin.run(*words)
+                assert (program, code) == ("jupyterhub-gpuspawner", 0), line + err
+                if words[:2] == ["reserve", "add"]:
+                    names["BOOKING"] = out.partition(":")[0]
 
 
 async def test_a_server_is_stopped(world: World, tmp_path: Path, capsys: Said) -> None:

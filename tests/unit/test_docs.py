@@ -33,6 +33,7 @@ from jupyterhub_gpuspawner.storage_traits import StorageTraits
 from jupyterhub_gpuspawner.swarm_traits import SwarmTraits
 from jupyterhub_gpuspawner.swarmspawner import GPUSwarmSpawner
 from jupyterhub_gpuspawner.user_network import UserNetworkTraits
+from tests import howto
 from tests.unit.scheduler_world import GIB, World, gpu
 
 # reads every page, and starts what the pages say
@@ -263,6 +264,37 @@ def test_the_example_in_the_readme_has_six_lines() -> None:
 def test_every_shell_example_names_scripts_that_exist(code: str) -> None:
     for script in re.findall(r"(?:^|\s)\./([\w/-]+)", code):
         assert os.access(ROOT / script, os.X_OK), script
+
+
+# -- commands: each is run somewhere -------------------------------------------------------------
+
+#: blocks of a site's pages that no test runs; may be lowered
+UNRUN = 5
+#: what a lab needs on day two
+SITE_PAGES = (
+    *("log-in", "run-it", "back-up", "use-postgresql", "images", "write-your-own-image"),
+    *("volumes", "several-servers", "idle", "doctor"),
+)
+#: their tests read them by a mark of their own
+OTHERS = ("compose", "offline", "ssh")
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted(path.stem for path in howto.FOLDER.glob("*.md") if path.stem not in OTHERS),
+)
+def test_every_block_of_commands_names_the_test_that_runs_it_or_why_none_does(page: str) -> None:
+    for block in howto.all_blocks(page):
+        assert bool(block.by) != bool(block.why), f"say above it what runs it:\n{block.text}"
+        if block.by:
+            # it takes all blocks of the page that name it
+            asks = rf'howto\.(?:blocks|commands)\(\s*"{page}", __file__\s*\)'
+            assert re.search(asks, read(block.by)), f"{block.by} does not ask for {page}"
+
+
+def test_of_a_sites_pages_little_is_not_run() -> None:
+    unrun = [block for page in SITE_PAGES for block in howto.all_blocks(page) if not block.by]
+    assert len(unrun) <= UNRUN, [block.text for block in unrun]
 
 
 # -- scheduling: the worked tables are played ---------------------------------------------------

@@ -197,3 +197,8 @@ def test_the_shipped_profiles_are_right(profile: str) -> None:
     for file, environment in found:
         assert environment.channels == ("conda-forge",)
         assert "nodefaults" in file.read_text()
+        # the kernel is called as the file or its folder
+        assert environment.name == (profile if file.stem == "environment" else file.stem)
+        assert environment.conda[0] == "python=3.10" and "pip" in environment.conda
+        # what pip is to fetch is exact: no lock lies beside it here
+        assert all("==" in one for one in environment.pip)
