@@ -142,7 +142,8 @@ c.GPUDockerSpawner.profile_list = site_profiles(
 # Each user has a home, a volume of the user's own. GPUS_READ_ONLY_VOLUMES are data sets for all,
 # GPUS_VOLUMES what else servers have, GPUS_GROUP_VOLUMES what a group shares; GPUS_HOME_DRIVER and
 # GPUS_HOME_OPTIONS put homes on NFS, say. Homes stay when their users are deleted, unless
-# GPUS_DELETE_HOMES=yes: docs/howto/volumes.md.
+# GPUS_DELETE_HOMES=yes. From GPUS_HOME_WARNING ("50G") on users are asked to tidy up:
+# docs/howto/volumes.md.
 site_volumes(c)
 
 # --- Which GPUs there are, and who may hold how many --------------------------------------------

@@ -140,6 +140,11 @@ def _write(options: GPUScheduler, config_file: Path, section: Any) -> str:
 def _match_engine(c: Any) -> None:
     """Servers as Swarm services need a scheduler of the whole Swarm, and it needs them."""
     swarm = issubclass(spawner_class(c), GPUSwarmSpawner)
+    if swarm and c.GPUScheduler.get("home_warning") is not None:
+        raise ConfigError(
+            "GPUScheduler.home_warning: homes are volumes of the Swarm's nodes, which are not "
+            "measured; remove it"
+        )
     found = c.GPUScheduler.get("discovery")
     if swarm and found is None:
         c.GPUScheduler.discovery = "swarm"

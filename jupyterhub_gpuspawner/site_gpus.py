@@ -11,8 +11,8 @@ def site_gpus(c: Any) -> None:
     """Set in ``c.GPUScheduler`` which GPUs there are, and who may hold how many.
 
     Variables: ``GPUS_DISCOVERY``, ``GPUS_SIMULATE``, ``GPUS_NODE_NAME``, and those of limits,
-    shares and unused servers; ``GPUS_SCHEDULER_OPTIONS`` has what has no variable of its own. A
-    wrong one ends the program with one line.
+    shares, unused servers and large homes; ``GPUS_SCHEDULER_OPTIONS`` has what has no variable of
+    its own. A wrong one ends the program with one line.
     """
     options = c.GPUScheduler
     options.discovery = environment.text("GPUS_DISCOVERY", "auto")
@@ -25,16 +25,17 @@ def site_gpus(c: Any) -> None:
     options.user_gpu_limits = environment.table("GPUS_USER_LIMITS", int, '{"carol": 4}')
     options.group_gpu_limits = environment.table("GPUS_GROUP_LIMITS", int, '{"students": 6}')
     options.shares = environment.table("GPUS_SHARES", dict, '{"physics": {"quota": 4}}')
-    for option, seconds in (
+    for option, value in (
         ("idle_timeout", environment.duration("GPUS_IDLE_GPU")),
         ("idle_warning", environment.duration("GPUS_IDLE_WARNING")),
         ("idle_min_runtime", environment.duration("GPUS_IDLE_MIN_RUNTIME")),
         ("idle_extension", environment.duration("GPUS_IDLE_EXTENSION")),
         ("cpu_idle_timeout", environment.duration("GPUS_IDLE_CPU")),
         ("reclaim_warning", environment.duration("GPUS_RECLAIM_WARNING")),
+        ("home_warning", environment.memory("GPUS_HOME_WARNING")),
     ):
-        if seconds is not None:
-            setattr(options, option, seconds)
+        if value is not None:
+            setattr(options, option, value)
     options.group_idle_timeouts = environment.table(
         "GPUS_IDLE_GROUPS", (str, int, type(None)), '{"students": "1h", "staff": null}'
     )

@@ -39,16 +39,18 @@ class Home:
     containers: int
 
 
-def list_homes(client: docker.DockerClient) -> list[Home]:
+def list_homes(client: docker.DockerClient, limit: float | None = None) -> list[Home]:
     """Return all homes on the engine, of every ledger, by user and name.
 
-    Docker measures each volume for it: minutes where there are many files. Blocks.
-    Raises ``EngineError``.
+    Docker measures each volume for it: minutes where there are many files. ``limit``: the seconds
+    it may take; None = as any other question of this client. Blocks. Raises ``EngineError``.
     """
     api = client.api
+    more = {} if limit is None else {"timeout": limit}
     try:
         # The SDK's own df() has images and containers measured too. Engines before 23 do so anyway.
-        answer = api._result(api._get(api._url("/system/df"), params={"type": "volume"}), json=True)
+        asked = api._get(api._url("/system/df"), params={"type": "volume"}, **more)
+        answer = api._result(asked, json=True)
     except (docker.errors.DockerException, OSError) as error:
         raise _ours(error) from error
     volumes = cast("dict[str, Any]", answer).get("Volumes") or []

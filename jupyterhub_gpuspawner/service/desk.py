@@ -95,6 +95,8 @@ class Desk:
         self.live = Live(self, time.time)
         #: what the servers of those who look use
         self.watch = UsageWatch(self)
+        #: what is to be said of a user's home
+        self.large_home: Callable[[str], dict[str, int] | None] = lambda user: None
         #: of all pages; "" = of each browser
         self.language = ""
         #: why the ledger is not open yet
@@ -154,6 +156,7 @@ class Desk:
                     excuse=self.excuse(),
                     use=self._use,
                     ended=lambda user: self._ended.get(user, ()),
+                    home=self.large_home,
                 )
             )
 

@@ -13,6 +13,7 @@ from ..engine import labels
 from ..engine.companions import CompanionSeen, list_companions, remove_companion
 from ..engine.containers import remove, stop
 from ..engine.faults import says_gone
+from ..engine.homes import Home, list_homes
 from ..engine.networks import UserNetwork, list_networks, remove_network
 from ..engine.observe import Observation, from_inspect, observe, observe_all
 from ..engine.owner import claim_engine
@@ -26,6 +27,8 @@ LOOK_LIMIT = 30.0
 CLAIM_LIMIT = 10.0
 #: seconds for a look at what a container uses
 USAGE_LIMIT = 5.0
+#: seconds in which all volumes have to be measured
+MEASURE_LIMIT = 1800.0
 #: containers of others whose configuration is remembered
 _REMEMBERED = 4096
 
@@ -157,6 +160,15 @@ class EngineView:
         return await self._pool.run(
             "usage", lambda client: sample(client, container_id), USAGE_LIMIT
         )
+
+    async def homes(self) -> list[Home]:
+        """The homes of this installation, measured: minutes where there are many files."""
+
+        def work(client: docker.DockerClient) -> list[Home]:
+            found = list_homes(client, MEASURE_LIMIT)
+            return [home for home in found if home.ledger == self._ledger]
+
+        return await self._pool.run("homes", work, MEASURE_LIMIT)
 
     async def networks(self) -> tuple[UserNetwork, ...]:
         """The users' networks."""

@@ -37,6 +37,7 @@ def mine(view: View, words: Words) -> dict[str, Any]:
         "servers": [server(view, lease, words) for lease in leases],
         "waiting": [waiting(view, place, words) for place in places],
         "ended": [_ended(lease, words) for lease in ended[:SHOWN]],
+        "home": view.home(user),
         "use": {
             "hours": f"{gpu_hours([*leases, *ended], view.now - WINDOW, view.now):g}",
             "held": tables.held_by((HUB, user)),

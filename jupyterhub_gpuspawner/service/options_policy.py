@@ -10,12 +10,15 @@ from ..scheduler.models import Limits, Settings
 from .options_agents import AgentOptions
 from .options_budgets import BudgetOptions
 from .options_fairness import FairnessOptions
+from .options_homes import HomeOptions
 from .options_idle import IdleOptions
 from .options_places import PlaceOptions
 from .traits import Seconds
 
 
-class PolicyOptions(FairnessOptions, BudgetOptions, IdleOptions, PlaceOptions, AgentOptions):
+class PolicyOptions(
+    FairnessOptions, BudgetOptions, IdleOptions, PlaceOptions, AgentOptions, HomeOptions
+):
     """Part of :class:`~.options.GPUScheduler`: what :class:`Settings` is made of."""
 
     memory_reserve = Float(

@@ -54,6 +54,8 @@ class View:
     ended: Callable[[str], Sequence[Lease]] = lambda user: ()
     #: lease -> what its server was seen to use
     use: Callable[[Lease], dict[str, Any]] = lambda lease: {}
+    #: user -> bytes and limit of the home, where it is too large
+    home: Callable[[str], dict[str, int] | None] = lambda user: None
     #: what was worked out already, for all who look at the same state
     memo: dict[str, Any] = field(default_factory=dict)
 

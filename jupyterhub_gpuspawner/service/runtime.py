@@ -27,6 +27,7 @@ from .clock import SteadyClock
 from .companions import CompanionKeeper
 from .desk import Desk, Phase, Status
 from .engine_view import EngineView, WorldView
+from .home_watch import HomeWatch
 from .inventory import Inventory, SwarmInventory, make_sources
 from .networks import NetworkKeeper, Upkeep
 from .options import GPUScheduler
@@ -204,6 +205,15 @@ class Runtime:
                 options.reconcile_interval,
             )
             parts["companions"] = self._companions.run()
+            if options.home_warning is not None:
+                homes = HomeWatch(
+                    cast(EngineView, engine).homes,
+                    options.home_warning,
+                    options.home_interval,
+                    desk.live.changed,
+                )
+                desk.large_home = homes.of
+                parts["homes"] = homes.run()
         if self._outside.hub is not None:
             parts["requeue"] = Requeue(desk, self._outside.hub).run()
         return parts

@@ -22,6 +22,21 @@ class Seconds(TraitType[float, Any]):
             raise TraitError(f"{self.name}: {error}") from None
 
 
+class Memory(TraitType[int, Any]):
+    """An amount of memory above 0: bytes, or text such as ``"512M"``, ``"50G"``."""
+
+    info_text = 'bytes, or text such as "512M", "50G"'
+
+    def validate(self, obj: Any, value: Any) -> int:
+        try:
+            found = units.parse_memory(value)
+        except ValueError as error:
+            raise TraitError(f"{self.name}: {error}") from None
+        if not found:
+            raise TraitError(f"{self.name}: {value!r} is not above 0")
+        return found
+
+
 def parse_bind(url: str) -> tuple[str, int]:
     """(host, port) of ``http://host:port/…``. TraitError with what is allowed."""
     try:

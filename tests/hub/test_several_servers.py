@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
-from pathlib import Path
 
 import jupyterhub
 import pytest
 
 from deploy.quickstart.trial import wait_for
+from jupyterhub_gpuspawner.cli.main import main
 from jupyterhub_gpuspawner.engine import labels
+from tests import howto
 from tests.auditor import Auditor
 from tests.hub.conftest import make_hub, scheduler_pids, server_of, start
 from tests.hubs import people, run_hub, stop_all
 
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "several-servers.md"
-RUN = re.compile(r"<!-- run by a test -->\n```bash\n(.*?)```", re.DOTALL)
+(LIST,) = howto.blocks("several-servers", __file__)
 
 AFTER = """
+c.GPUScheduler.home_warning = "1M"
+c.GPUScheduler.home_interval = 1
 WEB = ["python3", "-m", "http.server", "6006"]
 BOARD = {"image": c.GPUDockerSpawner.image, "cmd": WEB, "mem_limit": "32M", "home": "ro"}
 BOARD["health"] = ["true"]
@@ -79,11 +80,37 @@ def test_the_command_of_the_how_to_shows_them(engine, somebody, docker_client):
 def shown(engine, person):
     if shutil.which("docker") is None:
         pytest.skip("Docker's command is not on this machine")
-    (command,) = RUN.findall(PAGE.read_text())
     env = {**os.environ, "DOCKER_HOST": engine.base_url, "NAME": person.name}
-    done = subprocess.run(["bash", "-euc", command], env=env, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-euc", LIST], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_who_has_too_much_in_the_home_is_told_until_it_is_less(
+    own, somebody, engine, docker_client, capsys
+):
+    alice = somebody("alice")
+    start(alice, "cpu")
+    container = server_container(docker_client, alice)
+    write = container.exec_run(["sh", "-c", "head -c 3145728 /dev/zero > ~/large"])
+    assert write.exit_code == 0, write.output
+    words = "Your files take 3 MiB, more than 1 MiB"
+    wait_for("the page", 60, lambda: words in alice.page("/services/gpus/"))
+    assert f"{alice.name}: the home has 3 MiB, more than 1 MiB" in own.log()
+    # the same volume, as an admin sees it
+    warn = [
+        "storage",
+        "--warn",
+        "1M",
+        "--engine",
+        engine.base_url,
+        "--hub-db",
+        f"sqlite:///{own.state}/jupyterhub.sqlite",
+    ]
+    assert main(warn) == 0
+    assert f"the home of '{alice.name}' has 3 MiB, more than 1 MiB" in capsys.readouterr().err
+    assert container.exec_run(["sh", "-c", "rm ~/large"]).exit_code == 0
+    wait_for("no word of it", 60, lambda: words not in alice.page("/services/gpus/"))
 
 
 @pytest.mark.parametrize("way", ["stop", "rm"])

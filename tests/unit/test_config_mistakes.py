@@ -114,6 +114,7 @@ def test_the_options_are_found() -> None:
         "FairnessOptions",
         "PlaceOptions",
         "BudgetOptions",
+        "HomeOptions",
         "IdleOptions",
         "ActivityTraits",
         "AgentOptions",

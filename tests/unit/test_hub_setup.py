@@ -237,6 +237,13 @@ def test_spawner_and_scheduler_of_different_worlds_do_not_start(
         setup(c)
 
 
+def test_homes_on_a_swarm_are_not_measured(c: Any) -> None:
+    c.JupyterHub.spawner_class = "gpu-swarm"
+    c.GPUScheduler.home_warning = "50G"
+    with pytest.raises(SystemExit, match=r"home_warning: homes are volumes of the Swarm's nodes"):
+        setup(c)
+
+
 BESIDE = {"companions": {"board": {"image": "lab/board:1"}}}
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from jupyterhub_gpuspawner.engine.homes import Home
 from jupyterhub_gpuspawner.engine.usage import Sample, read_sample
+from jupyterhub_gpuspawner.errors import EngineError
 from jupyterhub_gpuspawner.i18n import words_of
 from jupyterhub_gpuspawner.service import live, mine
+from jupyterhub_gpuspawner.service.home_watch import HomeWatch
 from jupyterhub_gpuspawner.service.page_data import Viewer
+from jupyterhub_gpuspawner.service.pages import mine_data, mine_part
 from tests.unit.service_world import World, do_not_wait
 
 # real sockets
@@ -44,6 +48,66 @@ async def test_who_waits_reads_place_and_reason_and_of_others_only_numbers(world
     assert place["why"] == "All suitable GPUs are in use."
     assert place["expected_at"] > world.clock.now
     assert "alice" not in json.dumps(data) and "bob" not in json.dumps(data)
+
+
+class Homes:
+    """What an engine says of homes; an error is raised."""
+
+    def __init__(self) -> None:
+        self.answer: list[Home] | EngineError = []
+
+    async def __call__(self) -> list[Home]:
+        if isinstance(self.answer, EngineError):
+            raise self.answer
+        return self.answer
+
+
+def home(user: str, size: int | None, created: str = "2026-01-01T00:00:00Z") -> Home:
+    return Home(
+        name=f"gpus-home-{user}-{created}",
+        user=user,
+        owner="o",
+        ledger="l",
+        driver="local",
+        created=created,
+        size=size,
+        containers=0,
+    )
+
+
+async def test_whose_home_is_too_large_is_told_until_it_is_smaller(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+    homes = Homes()
+    watch = HomeWatch(homes, 100, 1.0, lambda: said.append("changed"))
+    homes.answer = [home("alice", 101), home("bob", 100), home("carol", None)]
+    await watch.look()
+    await watch.look()
+    assert [watch.of(name) for name in ("alice", "bob", "carol")] == [
+        {"bytes": 101, "limit": 100},
+        None,
+        None,
+    ]
+    # once, however often it is seen
+    assert said == ["changed"]
+    assert [one.getMessage() for one in caplog.records] == [
+        "alice: the home has 101 B, more than 100 B"
+    ]
+    async with world.running():
+        world.desk.large_home = watch.of
+        data = await seen(world, "alice", mine_data)
+        assert (await seen(world, "bob", mine.mine))["home"] is None
+    assert "Your files take 101 B, more than 100 B." in mine_part(data, ENGLISH)
+    # an engine that does not answer takes nothing back
+    homes.answer = EngineError("no answer")
+    with pytest.raises(EngineError):
+        await watch.look()
+    assert watch.of("alice")
+    # who has the name now has another home than who had it before
+    homes.answer = [home("alice", 5, "2026-02-02T00:00:00Z"), home("alice", 500)]
+    await watch.look()
+    assert watch.of("alice") is None and len(said) == 2
 
 
 async def test_the_form_hears_what_is_free_and_when_the_next_one_is(world: World) -> None:

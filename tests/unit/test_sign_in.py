@@ -241,6 +241,7 @@ def without(*names: str) -> dict[str, str]:
                 ("GPUS_IDLE_EXTENSION", "99999d", "between"),
                 ("GPUS_RECLAIM_WARNING", "an", "such as"),
                 ("GPUS_MEM_LIMIT", "2 cows", "such as"),
+                ("GPUS_HOME_WARNING", "much", "such as"),
                 ("GPUS_CPU_LIMIT", "0", "above 0"),
                 ("GPUS_CPU_LIMIT", "nan", "above 0"),
                 ("GPUS_SCHEDULER_OPTIONS", "[1]", "want JSON such as"),
@@ -316,6 +317,7 @@ def test_volumes_homes_and_lengths_can_be_set_without_python(load: Load) -> None
         GPUS_HOME_OPTIONS='{"type": "nfs", "device": ":/homes/{volume}"}',
         GPUS_DELETE_HOMES="yes",
         GPUS_RECLAIM_WARNING="30m",
+        GPUS_HOME_WARNING="50G",
     )
     spawner = c.GPUDockerSpawner
     assert spawner.volumes == {"/srv/{username}": "/scratch"}
@@ -323,7 +325,7 @@ def test_volumes_homes_and_lengths_can_be_set_without_python(load: Load) -> None
     assert spawner.group_volumes == {"vision": {"frames": {"bind": "/frames", "mode": "ro"}}}
     assert (spawner.home_driver, spawner.delete_homes) == ("local", True)
     assert spawner.home_options["device"] == ":/homes/{volume}"
-    assert c.GPUScheduler.reclaim_warning == "30m"
+    assert (c.GPUScheduler.reclaim_warning, c.GPUScheduler.home_warning) == ("30m", "50G")
 
 
 def test_tls_and_host_names_of_their_own_can_be_set(load: Load, tmp_path: Path) -> None:
