@@ -11,20 +11,23 @@ default (an older version wrote it).
 
 from __future__ import annotations
 
+import marshal
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar, Union
 
-from .models import Booking, Device, DeviceStatus, Lease, Node, QueueEntry
+from .models import Booking, Device, DeviceStatus, GPURequest, Lease, Node, QueueEntry
 from .values import maker
 
 T = TypeVar("T")
 #: turns a value into what ``json.dumps`` takes, or back
 Convert = Callable[[Any], Any]
+#: different rows, and requests, that are remembered; there are a few dozen
+_SHAPES = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +200,10 @@ def _enum_codec(kind: type[Enum]) -> tuple[Convert, Convert]:
 def _dataclass_codec(kind: type[Any]) -> tuple[Convert, Convert]:
     hints = typing.get_type_hints(kind)
     codecs = {field.name: _codec(hints[field.name]) for field in fields(kind)}
-    return _dataclass_encoder(kind, codecs), _dataclass_decoder(kind, codecs)
+    decoder: Convert = _Reader(kind, codecs).read
+    if kind is GPURequest:
+        decoder = _shared(decoder)
+    return _dataclass_encoder(kind, codecs), decoder
 
 
 def _dataclass_encoder(kind: type[Any], codecs: dict[str, tuple[Convert, Convert]]) -> Convert:
@@ -217,35 +223,73 @@ def _dataclass_encoder(kind: type[Any], codecs: dict[str, tuple[Convert, Convert
     return enc
 
 
-def _dataclass_decoder(kind: type[Any], codecs: dict[str, tuple[Convert, Convert]]) -> Convert:
-    decoders = {name: codec[1] for name, codec in codecs.items()}
-    hints = typing.get_type_hints(kind)
-    as_they_are = {name: _as_they_are(hints[name]) for name in codecs}
-    make = maker(kind)
-    required = [
-        field.name
-        for field in fields(kind)
-        if field.default is MISSING and field.default_factory is MISSING
-    ]
+class _Reader:
+    """Reads one kind of value from what JSON has."""
 
-    def dec(data: Any) -> Any:
+    def __init__(self, kind: type[Any], codecs: dict[str, tuple[Convert, Convert]]) -> None:
+        hints = typing.get_type_hints(kind)
+        self._kind = kind
+        self._make = maker(kind)
+        self._decoders = {name: codec[1] for name, codec in codecs.items()}
+        self._as_they_are = {name: _as_they_are(hints[name]) for name in codecs}
+        self._required = [
+            field.name
+            for field in fields(kind)
+            if field.default is MISSING and field.default_factory is MISSING
+        ]
+        #: names and types of values -> fields that need decoding; most rows look like another
+        self._known: dict[tuple[Any, ...], list[tuple[str, Convert]]] = {}
+
+    def read(self, data: Any) -> Any:
+        """The value; ``ValueError`` with the path of the field that is wrong."""
         if not isinstance(data, dict):
-            raise ValueError(f": {data!r} is not a {kind.__name__}")
-        for name in required:
+            raise ValueError(f": {data!r} is not a {self._kind.__name__}")
+        shape = (*data, *map(type, data.values()))
+        todo = self._known.get(shape)
+        if todo is None:
+            if len(self._known) >= _SHAPES:
+                self._known.clear()
+            todo = self._known[shape] = self._look(data)
+        decoded, name = data.copy(), ""
+        try:
+            for name, decoder in todo:
+                decoded[name] = decoder(decoded[name])
+        except ValueError as error:
+            raise ValueError(f".{name}{error}") from None
+        return self._make(decoded)
+
+    def _look(self, data: dict[str, Any]) -> list[tuple[str, Convert]]:
+        for name in self._required:
             if name not in data:
                 raise ValueError(f".{name}: missing")
-        decoded = {}
-        for name, item in data.items():
-            if name not in decoders:
-                raise ValueError(f".{name}: unknown field of {kind.__name__} (a newer version?)")
-            if type(item) in as_they_are[name]:
-                decoded[name] = item
-                continue
-            try:
-                decoded[name] = decoders[name](item)
-            except ValueError as error:
-                raise ValueError(f".{name}{error}") from None
-        return make(**decoded)
+        for name in data:
+            if name not in self._decoders:
+                kind = self._kind.__name__
+                raise ValueError(f".{name}: unknown field of {kind} (a newer version?)")
+        return [
+            (name, self._decoders[name])
+            for name, item in data.items()
+            if type(item) not in self._as_they_are[name]
+        ]
+
+
+def _shared(decode: Convert) -> Convert:
+    """One object for all that look the same: thousands of rows have a few dozen requests."""
+    known: dict[bytes, Any] = {}
+
+    def dec(data: Any) -> Any:
+        try:
+            text = marshal.dumps(data, 2)
+        except ValueError:
+            # no JSON: it says what is wrong
+            return decode(data)
+        value = known.get(text)
+        if value is None:
+            value = decode(data)
+            if len(known) >= _SHAPES:
+                known.clear()
+            known[text] = value
+        return value
 
     return dec
 
@@ -253,24 +297,34 @@ def _dataclass_decoder(kind: type[Any], codecs: dict[str, tuple[Convert, Convert
 def _tuple_codec(args: tuple[Any, ...]) -> tuple[Convert, Convert]:
     if len(args) == 2 and args[1] is Ellipsis:
         item_enc, item_dec = _codec(args[0])
-        pairs = None
-    else:
-        pairs = [_codec(arg) for arg in args]
+        return _each(item_enc, tuple, list), _each(item_dec, list, tuple)
+    codecs = [_codec(arg) for arg in args]
+    encoders, decoders = zip(*codecs, strict=True)
+    return _pairwise(encoders, tuple, list), _pairwise(decoders, list, tuple)
 
-    def convert(which: int, items: Any, kind: type[Any]) -> list[Any]:
+
+def _each(convert: Convert, kind: type[Any], other: type[Any]) -> Convert:
+    """Any number of items."""
+
+    def convert_each(items: Any) -> Any:
         if type(items) is not kind:
             raise ValueError(f": {items!r} is not a {kind.__name__}")
-        if pairs is None:
-            each = (item_enc, item_dec)[which]
-            return [each(item) for item in items]
-        if len(items) != len(pairs):
-            raise ValueError(f": {items!r} has not {len(pairs)} items")
-        return [pair[which](item) for pair, item in zip(pairs, items, strict=True)]
+        return other([convert(item) for item in items])
 
-    return (
-        lambda value: convert(0, value, tuple),
-        lambda data: tuple(convert(1, data, list)),
-    )
+    return convert_each
+
+
+def _pairwise(converts: Sequence[Convert], kind: type[Any], other: type[Any]) -> Convert:
+    """So many items, each of a type of its own."""
+
+    def convert_all(items: Any) -> Any:
+        if type(items) is not kind:
+            raise ValueError(f": {items!r} is not a {kind.__name__}")
+        if len(items) != len(converts):
+            raise ValueError(f": {items!r} has not {len(converts)} items")
+        return other([convert(item) for convert, item in zip(converts, items, strict=True)])
+
+    return convert_all
 
 
 def _dict_codec(item: Any) -> tuple[Convert, Convert]:

@@ -8,9 +8,9 @@ class that is not frozen takes the fields, and its object becomes one of the fro
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, field, fields, make_dataclass
+from dataclasses import MISSING, fields, make_dataclass
 from functools import cache
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -32,26 +32,38 @@ else:
         return copy
 
 
-def maker(kind: type[T]) -> Callable[..., T]:
-    """``kind`` as it is called with its fields by name, made quickly in the same way."""
-    if hasattr(kind, "__post_init__") or "__slots__" not in vars(kind):
-        return kind
-    all_fields = [(each.name, each.type, _same(each)) for each in fields(cast("Any", kind))]
-    draft = make_dataclass("Draft", all_fields, slots=True, kw_only=True)
+def maker(kind: type[T]) -> Callable[[dict[str, Any]], T]:
+    """What makes a ``kind`` of its fields by name, quickly in the same way.
 
-    def make(**values: Any) -> T:
-        made = draft(**values)
+    What it is given is its own from then on: fields that are not there are added.
+    """
+    names = vars(kind).get("__slots__", ())
+    if len(names) < 2 or hasattr(kind, "__post_init__"):
+        return lambda values: kind(**values)
+    a_kind = cast("Any", kind)
+    read, draft = itemgetter(*names), _drafts(a_kind)[1]
+    defaults = {each.name: each.default for each in fields(a_kind)}
+    factories = {each.name: each.default_factory for each in fields(a_kind)}
+
+    def make(values: dict[str, Any]) -> T:
+        if len(values) < len(names):
+            for name in names:
+                if name not in values:
+                    values[name] = _default(kind, name, defaults[name], factories[name])
+        made = draft(*read(values))
         made.__class__ = kind
-        return made
+        return cast("T", made)
 
     return make
 
 
-def _same(one: Field[Any]) -> Any:
-    """A field with the same default, for another class."""
-    if one.default_factory is not MISSING:
-        return field(default_factory=one.default_factory)
-    return field(default=one.default)
+def _default(kind: type[Any], name: str, value: Any, make: Any) -> Any:
+    """What the field is where nobody says."""
+    if make is not MISSING:
+        return make()
+    if value is MISSING:
+        raise TypeError(f"{kind.__name__}: {name} is missing")
+    return value
 
 
 @cache

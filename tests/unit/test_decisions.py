@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import typing
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyterhub_gpuspawner.scheduler import models
+from jupyterhub_gpuspawner.scheduler import decisions, models
 from jupyterhub_gpuspawner.scheduler.decisions import (
     KINDS,
     DeviceStored,
@@ -136,3 +136,54 @@ def test_a_type_without_a_json_form_is_refused() -> None:
 
     with pytest.raises(ValueError, match="has no JSON form"):
         encode(Odd(things=set()))
+
+
+@dataclass
+class Strange:
+    """Not what is stored, but could be."""
+
+    pair: tuple[int, str] | None = None
+    many: tuple[int, ...] = ()
+    limits: dict[str, int] = field(default_factory=dict)
+
+
+def test_a_pair_and_a_dict_that_are_none_are_refused_with_their_place() -> None:
+    assert decode(Strange, {"pair": [1, "a"], "limits": {"a": 1}}).pair == (1, "a")
+    for data, words in (
+        ({"pair": "ab"}, r"^\.pair: 'ab' is not a list$"),
+        ({"pair": [1]}, r"^\.pair: \[1\] has not 2 items$"),
+        ({"limits": []}, r"^\.limits: \[\] is not a dict$"),
+        ({"many": "1"}, r"^\.many: '1' is not a list$"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            decode(Strange, data)
+
+
+def test_one_of_two_types_has_no_json_form() -> None:
+    @dataclass
+    class Either:
+        one: typing.Union[int, str]  # noqa: UP007 (the older way to write it)
+
+    with pytest.raises(ValueError, match="has no JSON form"):
+        encode(Either(one=1))
+
+
+def test_equal_requests_are_one_object_and_what_json_can_not_have_is_said_as_ever() -> None:
+    data = {"count": 2, "devices": ["a", "b"], "cpu": 1.0}
+    request = decode(models.GPURequest, data)
+    assert request == models.GPURequest(count=2, devices=("a", "b"), cpu=1.0)
+    assert decode(models.GPURequest, json.loads(json.dumps(data))) is request
+    assert decode(models.GPURequest, {**data, "count": 3}) != request
+    with pytest.raises(ValueError, match=r"^\.cpu: <object"):
+        decode(models.GPURequest, {"cpu": object()})
+
+
+def test_many_kinds_of_rows_are_read_right_also_when_they_are_too_many_to_remember(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decisions, "_SHAPES", 2)
+    for count in (1, 2, 3, 4, 1):
+        assert decode(models.GPURequest, {"count": count}) == models.GPURequest(count=count)
+    for name in ("model", "node", "pool", "image", "model"):
+        asked = decode(models.GPURequest, {name: "x"})
+        assert asked == models.GPURequest(**{name: "x"}) and getattr(asked, name) == "x"
