@@ -18,7 +18,7 @@ from . import bookings, filters
 from .capacity import Capacity
 from .models import Device, Lease, Mode, Target
 from .placement import pick
-from .rooms import Room, Want
+from .rooms import Kind, Room, Want
 from .tables import Tables
 
 #: shapes whose reservation is remembered; those that are first in line are few
@@ -79,6 +79,8 @@ class Backfill:
         self._number = 0
         #: node -> device -> what :meth:`_ready` found since the node's last change
         self._ready_at: dict[str, dict[str, float]] = {}
+        #: node -> kind -> when each usable device of it is free, since the node's last change
+        self._kinds_at: dict[str, dict[Kind, list[float]]] = {}
 
     def changed(self, nodes: Collection[str]) -> None:
         """Something on these nodes is not what it was."""
@@ -86,6 +88,7 @@ class Backfill:
         for name in nodes:
             self._changes.pop(name, None)
             self._ready_at.pop(name, None)
+            self._kinds_at.pop(name, None)
             self._changes[name] = self._number
 
     def forget(self, want: Want) -> None:
@@ -115,7 +118,7 @@ class Backfill:
             if before is not None:
                 del known.order[bisect_left(known.order, (before, name))]
             room = self._capacity.rooms[name]
-            if room.closed is None and self._capacity.could(want, room):
+            if room.closed is None and room in self._capacity.homes(want):
                 at = self._when(want, room)
                 known.by_node[name] = at
                 insort(known.order, (at, name))
@@ -163,8 +166,14 @@ class Backfill:
 
     def _ready_times(self, want: Want, room: Room) -> list[float]:
         """When each usable device of the wanted kinds is free, soonest first."""
-        times = []
+        times: list[float] = []
         booked = self._tables.bookings_of
+        if not booked and want.only is None:
+            for kind in want.kinds:
+                if kind in room.shelves:
+                    times += self._times_of(kind, room)
+            times.sort()
+            return times
         for kind in want.kinds:
             shelf = room.shelves.get(kind)
             if shelf is not None:
@@ -175,6 +184,17 @@ class Backfill:
                     self._ready_for(want, id) if id in booked else self._ready(id) for id in taken
                 ]
         times.sort()
+        return times
+
+    def _times_of(self, kind: Kind, room: Room) -> list[float]:
+        """The same of one kind, where no device of it is another's. For reading."""
+        known = self._kinds_at.setdefault(room.name, {})
+        times = known.get(kind)
+        if times is None:
+            shelf = room.shelves[kind]
+            devices = self._tables.devices
+            taken = [self._last_end(devices[id]) for id in shelf.usable - shelf.free]
+            times = known[kind] = sorted([*([0.0] * len(shelf.free)), *taken])
         return times
 
     def _ready_for(self, want: Want, device_id: str) -> float:

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from . import filters
-from .models import Device, GPURequest, Mode, Settings
+from .models import Device, GPURequest, Mode, Node, Settings
 from .rooms import Kind, Room, Shelf, Want
 from .strategies import Gradient, spread
 from .tables import Tables
@@ -57,7 +57,7 @@ class Capacity:
         #: nodes whose GPUs are connected in another way than before
         self._rewired: set[str] = set()
         self._wants: dict[object, Want] = {}
-        self._homes: dict[Want, tuple[Room, ...]] = {}
+        self._homes: dict[Want, dict[Room, None]] = {}
         self._homes_at = -1
         self._gradient = Gradient(tables, self.want)
         tables.touched.update(tables.devices)
@@ -147,13 +147,12 @@ class Capacity:
         node = self._tables.nodes.get(name)
         if node is None:
             return
-        pools = self._settings.pools
-        room.pools = frozenset(p for p in pools if filters.in_pool(name, p, self._settings))
-        room.all_free = sum(len(shelf.free) for shelf in room.shelves.values())
+        if room.node is not node:
+            self._size(room, node)
+        room.all_free = sum([len(shelf.free) for shelf in room.shelves.values()])
         room.closed = filters.node_open(node, name in self._ready)
-        budget = filters.memory_budget(node, self._settings)
-        room.memory = budget - self._tables.memory_granted(name)
-        cpus = filters.cpu_budget(node, self._settings)
+        room.memory = room.all_memory - self._tables.memory_granted(name)
+        cpus = room.all_cpus
         room.cpus = None if cpus is None else cpus - self._tables.nano_cpus_granted(name)
         if room.closed is None:
             room.filed = [(kind, len(s.free)) for kind, s in room.shelves.items() if s.free]
@@ -161,9 +160,19 @@ class Capacity:
             for kind, count in room.filed:
                 kind.file(count, (room.memory, name))
 
+    def _size(self, room: Room, node: Node) -> None:
+        """What follows from the node and the settings alone."""
+        settings = self._settings
+        pools = (p for p in settings.pools if filters.in_pool(node.name, p, settings))
+        room.node, room.pools = node, frozenset(pools)
+        room.all_memory = filters.memory_budget(node, settings)
+        room.all_cpus = filters.cpu_budget(node, settings)
+
     def resettle(self, settings: Settings) -> None:
         """The budgets are other ones now: file all nodes again."""
         self._settings = settings
+        for room in self.rooms.values():
+            room.node = None
         self._tables.touched_nodes.update(self._tables.nodes)
 
     # -- asking ------------------------------------------------------------------------------
@@ -181,6 +190,11 @@ class Capacity:
                 self._wants.clear()
             want = self._wants[key] = Want(request=request, mine=mine)
         return self.renewed(want)
+
+    @property
+    def known(self) -> int:
+        """Number of kinds that there are."""
+        return len(self._kinds)
 
     def renewed(self, want: Want) -> Want:
         """``want``, looked at again where there are kinds that it does not know of."""
@@ -329,14 +343,15 @@ class Capacity:
             and filters.large_enough(node, want.request, self._settings)
         )
 
-    def homes(self, want: Want) -> tuple[Room, ...]:
+    def homes(self, want: Want) -> Collection[Room]:
         """All nodes that :meth:`could` serve the request; worked out once per inventory."""
         if self._homes_at != self._tables.inventory:
             self._homes.clear()
             self._homes_at = self._tables.inventory
         homes = self._homes.get(want)
         if homes is None:
-            homes = tuple(room for room in self.rooms.values() if self.could(want, room))
+            # a set that keeps its order
+            homes = {room: None for room in self.rooms.values() if self.could(want, room)}
             self._homes[want] = homes
         return homes
 

@@ -166,8 +166,10 @@ class Queue:
             # most of them nobody waits for any more
             fits.clear()
         rooms = [capacity.rooms[name] for name in changed]
+        known = capacity.known
         for want, found in fits.items():
-            capacity.renewed(want)
+            if want.known != known:
+                capacity.renewed(want)
             if found is None:
                 for room in rooms:
                     if room.has(want):

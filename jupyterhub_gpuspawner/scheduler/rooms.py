@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from . import filters
-from .models import Device, GPURequest, Reason
+from .models import Device, GPURequest, Node, Reason
 from .topology import Board
 
 
@@ -55,8 +55,14 @@ class Room:
     """What one node has left."""
 
     name: str
+    #: as what it was looked at last; what follows from it and the settings
+    node: Node | None = None
     #: the pools that it is in
     pools: frozenset[str] = frozenset()
+    #: bytes that memory limits may add up to in all
+    all_memory: int = 0
+    #: the same in 1e-9 processors; None = no bound
+    all_cpus: int | None = None
     #: why it takes no servers; None = it does
     closed: Reason | None = Reason.NODE_NOT_READY
     #: bytes that memory limits may still add up to; negative after a lowered budget
@@ -84,7 +90,14 @@ class Room:
         """Whether it could start there now."""
         if self.closed is not None or self.all_free < want.count or not self.holds(want):
             return False
-        return self.free(want) >= want.count
+        left = want.count
+        for kind in want.kinds:
+            shelf = self.shelves.get(kind)
+            if shelf is not None and shelf.free:
+                left -= len(want.among(shelf.free) if want.only or want.avoid else shelf.free)
+                if left <= 0:
+                    break
+        return left <= 0
 
     def suits(self, want: Want) -> bool:
         """Whether it is a node that was asked for."""
