@@ -243,10 +243,8 @@ def expire(core: Core, now: float) -> None:
     for entry_id in [id for id, until in core.awaited.items() if until <= now]:
         core.expect_no_more(entry_id)
     for entry_id, since in list(core.detached.items()):
-        entry = core.tables.entries.get(entry_id)
-        if entry is None or entry.state not in (EntryState.QUEUED, EntryState.GRANTED):
-            core.detached.pop(entry_id)
-            continue
+        # who is bound, or at an end, was forgotten with that
+        entry = core.tables.entries[entry_id]
         # while no Hub has shown itself, its return is waited for
         ours = entry.boot_id == core.boot_id
         grace = core.settings.detach_grace if ours else core.settings.requeue_grace

@@ -3,9 +3,9 @@
 import pytest
 
 from jupyterhub_gpuspawner.scheduler import events
-from jupyterhub_gpuspawner.scheduler.models import Mode, Reason, Settings
-from jupyterhub_gpuspawner.scheduler.policy import HOUR, Fairness
-from tests.unit.scheduler_world import GIB, World, gpu, machine
+from jupyterhub_gpuspawner.scheduler.models import Limits, Mode, Reason, Settings
+from jupyterhub_gpuspawner.scheduler.policy import HOUR, Fairness, Share
+from tests.unit.scheduler_world import GIB, World, gpu, key, machine
 
 #: in order of arrival, so that the first in line is the one who came first
 PLAIN = Settings(fairness=Fairness(by_usage=False))
@@ -165,3 +165,36 @@ def test_who_may_not_pass_is_looked_at_again_when_another_node_has_room():
     assert not world.granted(cy), "it would delay bob"
     world.end(eve)
     assert world.granted(cy) and world.lease(cy).node == "n2"
+
+
+@pytest.mark.parametrize("booked", [False, True])
+def test_of_two_kinds_the_first_one_gets_the_node_that_is_free_soonest(booked):
+    world = world_with("g1", gpu("h1", "n2", model="H100", memory=80 * GIB), gpu("k1", "n3"))
+    world.run("ann", node="n1", length=4 * HOUR)
+    world.run("bob", node="n2", length=HOUR)
+    if booked:
+        world.book("k1", lasts=1000 * HOUR)
+    else:
+        world.run("cy", node="n3", length=5 * HOUR)
+    request = world.one(length=8 * HOUR)
+    world.ask("dan", length=8 * HOUR)
+    backfill, capacity = world.state._queue.backfill, world.state._queue.capacity
+    reserved = backfill.reserve(capacity.want(request))
+    assert (reserved.node, reserved.at) == ("n2", world.now + HOUR)
+
+
+def test_a_group_that_waits_only_for_what_may_not_pass_is_not_looked_at():
+    names = ("lab", "team", "crew", "last")
+    shares = tuple(Share(name=name) for name in names)
+    limits = Limits(users={"zed": 1})
+    settings = Settings(fairness=Fairness(shares=shares), limits=limits)
+    world = World("g1", "g2", "g3", settings=settings)
+    world.run("zed", groups=("last",), length=10 * HOUR)
+    world.run("run", length=2 * HOUR)
+    world.ask("ann", 3, groups=("lab",))
+    for name in ("team", "crew"):
+        world.ask(name, groups=(name,))
+    world.ask("zed/b", groups=("last",), length=60.0)
+    who = ["ann", "team", "crew", "zed/b"]
+    assert [user for user, _ in world.line()] == who
+    assert not any(world.granted(world.state.tables.queued_of.get(key(u), "")) for u in who)

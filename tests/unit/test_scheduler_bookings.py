@@ -183,3 +183,34 @@ def test_windows_that_only_touch_do_not_overlap() -> None:
     world.book("g1", lasts=60)
     world.book("g1", begins=60)
     assert len(world.state.tables.bookings_of["g1"]) == 2
+
+
+def test_a_server_without_a_gpu_waits_for_memory_whatever_is_booked() -> None:
+    world = World("g1")
+    world.run("ann", 0, memory=80 << 30)
+    world.book("g1")
+    waits = world.ask("bob", 0, memory=10 << 30)
+    assert not world.granted(waits)
+    world.end("e1")
+    assert world.granted(waits)
+
+
+def test_what_is_booked_for_the_first_one_is_free_for_him_when_who_has_it_ends() -> None:
+    world = World("g1", settings=Settings(fairness=Fairness(by_usage=False)))
+    world.run("ann", length=HOUR)
+    world.book("g1", begins=HOUR / 2, lasts=4 * HOUR)
+    world.ask("cy", groups=COURSE)
+    queue = world.state._queue
+    (place,) = queue.line.places.values()
+    reserved = queue.backfill.reserve(place.shape.want)
+    assert reserved is not None and reserved.at == world.now + HOUR
+
+
+def test_a_booking_does_not_let_one_pass_who_takes_the_memory_of_the_first_one() -> None:
+    world = World("g1", "g2", settings=Settings(fairness=Fairness(by_usage=False)))
+    world.run("ann", length=2 * HOUR, memory=60 << 30)
+    (free,) = world.free()
+    world.book(free)
+    world.ask("bob", memory=70 << 30)
+    assert world.why_not("cy", groups=COURSE, memory=20 << 30) is Reason.BEHIND_OTHERS
+    assert world.granted(world.ask("dan", groups=COURSE, memory=10 << 30))

@@ -168,3 +168,12 @@ def test_periods_that_are_over_are_forgotten() -> None:
     ledger = world.state._core.spent
     assert len(ledger._charges) < 200
     assert len(ledger._sums) < 30
+
+
+def test_what_is_left_of_the_budgets_of_a_user_and_of_his_groups_is_told() -> None:
+    world = site(user_budget=hours(10), group_budgets={"lab": hours(20, DAY)})
+    world.run("ann", length=4 * HOUR, groups=("all", "lab"))
+    own, group = world.state.standing("hub", "ann", ("all", "lab"))
+    assert own == (("hub", "user", "ann"), hours(10), 4 * HOUR, MONDAY + 101 * WEEK)
+    assert group[0] == ("hub", "group", "lab") and group[2] == 4 * HOUR
+    assert world.state.spent("hub", "lab", hours(20, DAY)) == 4 * HOUR

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jupyterhub_gpuspawner.scheduler.models import Settings
+from jupyterhub_gpuspawner.scheduler import tables
+from jupyterhub_gpuspawner.scheduler.models import Device, Settings
 from jupyterhub_gpuspawner.scheduler.policy import Placement
+from jupyterhub_gpuspawner.scheduler.topology import bond
 from tests.unit.scheduler_world import World, gpu
 
 LAB, OTHER = "lab:1", "lab:2"
@@ -66,3 +68,24 @@ def test_a_new_image_costs_nobody_the_place_in_line() -> None:
     first = world.ask("bob", image=LAB)
     assert world.ask("bob", image=OTHER) == first
     assert world.ask("bob", image=OTHER, memory=5) != first
+
+
+def test_where_images_are_is_forgotten_before_it_grows_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "_IMAGES", 2)
+    world = World("g1")
+    for number in range(4):
+        world.end(world.run("ann", image=f"own:{number}"))
+    assert world.state.tables.images == {"own:3": {"n1"}}
+
+
+def test_of_nodes_with_as_many_links_the_one_that_has_the_image_is_taken() -> None:
+    def pair(node: str) -> list[Device]:
+        names = (f"{node}g0", f"{node}g1")
+        return [gpu(a, node, bonds=((b, bond(1, "PIX")),)) for a, b in (names, names[::-1])]
+
+    world = World(*pair("n1"), *pair("n2"), *pair("n3"))
+    world.end(world.run("old", node="n2", image=LAB))
+    assert world.lease(world.ask("ann", 2, image=LAB)).node == "n2"
+    assert world.lease(world.ask("bob", 2, image=LAB)).node == "n1"

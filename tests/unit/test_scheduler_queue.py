@@ -12,6 +12,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     Reason,
     Settings,
 )
+from jupyterhub_gpuspawner.scheduler.policy import Fairness
 from jupyterhub_gpuspawner.scheduler.reasons import why
 from tests.unit.scheduler_world import GIB, World, gpu, machine
 
@@ -395,3 +396,35 @@ def test_after_a_restart_the_line_says_that_nobody_waits_for_the_entries():
     world.run("ann")
     world.ask("bob")
     assert world.restart().line() == [("bob", Reason.NOT_ATTACHED)]
+
+
+def test_whom_a_limit_holds_is_passed_by_in_order_of_arrival() -> None:
+    settings = Settings(limits=Limits(per_user=1), fairness=Fairness(by_usage=False))
+    world = World("g1", "g2", settings=settings)
+    world.run("ann")
+    world.ask("ann/b")
+    assert world.why("ann/b") is Reason.USER_LIMIT
+    assert world.granted(world.ask("bob"))
+
+
+def test_what_nobody_waits_for_any_more_is_forgotten() -> None:
+    world = World("g1")
+    lease = world.run("ann")
+    for number in range(20):
+        world.cancel(world.ask("bob", length=60.0 + number))
+    assert len(world.state._queue._fits) >= 20
+    world.end(lease)
+    assert not world.state._queue._fits
+
+
+def test_the_beginning_of_the_line_is_told_with_its_expected_starts() -> None:
+    world = World("g1", settings=Settings(fairness=Fairness(by_usage=False)))
+    world.run("ann", length=100.0)
+    ids = [world.ask(user, length=50.0) for user in ("bob", "cy", "dan")]
+    line, starts = world.state.beginning(2, 1)
+    assert [w.entry.id for w in line] == ids[:2] and line == world.state.waiting()[:2]
+    assert starts == {ids[0]: world.now + 100.0}
+    assert world.state.starts()[ids[1]] == world.now + 150.0
+    assert world.state.frees() == {"g1": world.now + 250.0}
+    assert world.state.now == world.now
+    assert world.state.last_work("g1") is None

@@ -163,3 +163,11 @@ def test_a_request_without_wishes_is_the_same_as_before() -> None:
     assert GPURequest(count=1) == GPURequest(
         count=1, min_capability=None, node=None, pool=None, devices=()
     )
+
+
+def test_a_cap_needs_a_shared_gpu_whose_memory_something_caps() -> None:
+    world = World(gpu("s1", mode=Mode.SLOTS, atoms=2, cap=10 * GIB, mps="/run/mps"), "g1")
+    assert world.devices_of(world.ask("ann", sharing=Mode.SLOTS, cap=10 * GIB)) == {"s1"}
+    words = str(refusal(world, sharing=Mode.SLOTS, cap=5 * GIB))
+    assert "1 shared GPU that MPS caps at 5 GiB or less" in words
+    assert "only the memory of shared GPUs (slots) can be capped" in str(refusal(world, cap=GIB))

@@ -11,6 +11,7 @@ import pytest
 from jupyterhub_gpuspawner.cli import simulate
 from jupyterhub_gpuspawner.cli.command import CommandError
 from jupyterhub_gpuspawner.cli.main import main
+from jupyterhub_gpuspawner.scheduler import queue
 from jupyterhub_gpuspawner.scheduler.models import Device, GPURequest, Mode, Node, Settings
 from jupyterhub_gpuspawner.scheduler.policy import Fairness, Limits
 from jupyterhub_gpuspawner.scheduler.whatif import Job, Outcome, Site, WhatIf
@@ -85,6 +86,14 @@ def test_estimates_are_noted_of_those_who_wait() -> None:
     found = WhatIf(jobs, ONE, Settings(), estimates=True).run()
     # ann's length was believed
     assert found.errors == {1: 2 * HOUR}
+
+
+def test_of_those_too_far_behind_no_estimate_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "MOST", 1)
+    jobs = [job("ann", 0, 2), job("bob", 1, 3), job("cid", 1.5, 1)]
+    settings = Settings(fairness=Fairness(by_usage=False))
+    assert set(WhatIf(jobs, ONE, settings, estimates=True).run().errors) == {1}
+    assert ONE.atoms == 1
 
 
 def test_more_gpus_are_of_the_most_frequent_kind_with_memory_in_proportion() -> None:
