@@ -35,6 +35,7 @@ from jupyterhub_gpuspawner.service.reconcile import (
     Warn,
     plan,
 )
+from tests.unit.scheduler_world import World as Site
 from tests.unit.service_world import LEDGER, World
 
 # real sockets, files or processes
@@ -226,6 +227,55 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def nudge(world: World) -> None:
     assert world.desk.reconciler is not None
     world.desk.reconciler.nudge()
+
+
+def site_with(state: LeaseState | None) -> Site:
+    """A lease in this state, and its container's id on record from STARTING on."""
+    site = Site("G0")
+    order = [None, RESERVED, STARTING, RUNNING, STOPPING]
+    steps = [
+        lambda: site.ask("alice", id="L1"),
+        lambda: site.bind("L1", C1),
+        lambda: site.running("L1"),
+        lambda: site.stop("L1"),
+    ]
+    for step in steps[: order.index(state)]:
+        step()
+    return site
+
+
+def act(site: Site, there: dict[str, Observation], step: Step) -> None:
+    """What the reconciler does, with an engine that does at once what it is told."""
+    if isinstance(step, Tell):
+        site.do(step.event)
+    elif isinstance(step, Adopt):
+        site.find("alice", step.container.container_id, "G0", lease="L1")
+    elif isinstance(step, Remove):
+        del there[step.container_id]
+        if step.lease is not None:
+            site.gone(step.lease, step.container_id)
+    elif isinstance(step, Confirm) and step.container_id not in there:
+        site.gone(step.lease, step.container_id)
+
+
+@pytest.mark.parametrize("graces", [Graces(), Graces(created=-1.0, exited=-1.0, start=-1.0)])
+@pytest.mark.parametrize("container", ["", "created", "running", "paused", "exited"])
+@pytest.mark.parametrize("state", [None, RESERVED, STARTING, RUNNING, STOPPING])
+def test_after_what_one_comparison_does_the_next_one_finds_nothing_to_do(
+    state: LeaseState | None, container: str, graces: Graces
+) -> None:
+    site = site_with(state)
+    there = {C1: seen(container, created_at=site.now)} if container else {}
+
+    def steps() -> list[Step]:
+        leases = dict(site.state.tables.leases)
+        view = {"now": site.now, "ledger": LEDGER, "leases": leases, "graces": graces}
+        return plan(View(seen=tuple(there.values()), **view))  # type: ignore[arg-type]
+
+    for step in steps():
+        act(site, there, step)
+    # where a broken S2 is found it is said, each time, and nothing is done
+    assert not [step for step in steps() if not isinstance(step, Warn)], "L3"
 
 
 async def test_a_removal_behind_our_back_frees_the_devices_with_the_reason(world: World) -> None:
