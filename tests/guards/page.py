@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.guards.listed import Guard
+from tests.guards.listed import Guard, by_model
 
 _FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 PAGE = _FOLDER / "guards.md"
@@ -20,8 +20,10 @@ That no GPU is given out twice, and that nothing that runs is stopped, rests on 
 in the code. `./run-tests guards` takes each of them away, one at a time, and fails unless the test
 beside it fails: none of them can be lost by accident. S1 to S12 are the invariants of
 [the architecture](../explanation/architecture.md).
-For those with *yes* or *two servers* `./run-tests proof` wants a [search of all
-worlds](../explanation/proof.md) to fail as well, the smallest one or the one with two servers.
+The last column is about the code that the [searches of all worlds](../explanation/proof.md) run.
+`./run-tests proof` wants a search to fail as well: *yes* the smallest one, *two servers* the one
+that has two, *trouble* the one whose node is in trouble. Of these {searched} guards they see
+{seen}; *no* says why they can't see the others.
 
 | Guard | It keeps | Where | Fails without it | Search |
 |---|---|---|---|---|
@@ -43,7 +45,8 @@ It fails unless the test beside the fault fails. What else is proven, and how, i
 
 def render(guards: Sequence[Guard]) -> str:
     """The whole page of the guards, as Markdown."""
-    text = _HEAD.format(count=len(guards))
+    searched = [guard for guard in guards if guard.model]
+    text = _HEAD.format(count=len(guards), searched=len(searched), seen=len(by_model(searched)))
     for guard in guards:
         text += f"{_row(guard)} {guard.model} |\n"
     return text

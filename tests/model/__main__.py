@@ -7,7 +7,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from tests.model.check import look
+from tests.model.check import Extent, look
+
+
+def _tell(depth: int, worlds: int, ahead: int, seconds: float) -> None:
+    print(f"depth {depth}: {worlds} worlds, {ahead} ahead, {seconds:.0f} s", flush=True)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -18,14 +22,19 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=2)
     parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--no-strays", action="store_true", help="no message comes twice")
-    asked = parser.parse_args(words)
-    found, scheduler = look(
-        asked.devices,
-        tuple(asked.users.split(",")),
-        asked.faults,
-        asked.starts,
-        not asked.no_strays,
+    parser.add_argument(
+        "--trouble", action="store_true", help="silent nodes, hung stops, restored ledgers"
     )
+    asked = parser.parse_args(words)
+    extent = Extent(
+        devices=asked.devices,
+        users=tuple(asked.users.split(",")),
+        faults=asked.faults,
+        starts=asked.starts,
+        strays=not asked.no_strays,
+        trouble=asked.trouble,
+    )
+    found, scheduler = look(extent, _tell)
     told = {
         "worlds": found.worlds,
         "steps": found.steps,

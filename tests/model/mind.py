@@ -10,9 +10,9 @@ Time is of two kinds: now, and after all deadlines. So values keep no times, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from jupyterhub_gpuspawner.errors import LedgerFenced, RefusedError
+from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.decisions import (
     Decision,
@@ -29,13 +29,18 @@ from jupyterhub_gpuspawner.scheduler.models import (
     LeaseState,
     Limits,
     Node,
+    NodeState,
     QueueEntry,
     Settings,
 )
 from jupyterhub_gpuspawner.scheduler.policy import Fairness
 from jupyterhub_gpuspawner.scheduler.state import SchedulerState
+from jupyterhub_gpuspawner.scheduler.values import replace
 from jupyterhub_gpuspawner.store import Ledger, replay
 from jupyterhub_gpuspawner.store.tables import metadata
+from tests.model.tries import Tries, check_moves, fence, must
+
+RESERVED = LeaseState.RESERVED
 
 GIB = 2**30
 NODE = Node(name="n", memory=100 * GIB, cpus=8.0, boot_id="1")
@@ -53,26 +58,6 @@ SETTINGS = Settings(
     fairness=Fairness(by_usage=False, age_guard=None, age_first=None),
 )
 RESERVED = LeaseState.RESERVED
-#: the arrows of DESIGN, written down once more
-MOVES = {
-    "queued": {"granted", "cancelled", "rejected"},
-    "granted": {"bound", "cancelled", "rejected"},
-    "bound": {"done"},
-    "reserved": {"starting", "stopping"},
-    "starting": {"running", "stopping"},
-    "running": {"stopping"},
-    "stopping": {"released"},
-}
-
-
-class Broken(AssertionError):
-    """Something that must always hold does not."""
-
-
-def must(holds: object, rule: str) -> None:
-    """Raise :class:`Broken` unless it holds."""
-    if not holds:
-        raise Broken(rule)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,12 +76,17 @@ class Mind:
     ready: bool = False
     #: of the Hub that has shown itself: ``new`` is the one that lives
     boot: str = ""
+    #: the node does not answer
+    silent: bool = False
+    #: devices that are out of service until a reboot
+    quarantined: frozenset[str] = frozenset()
 
     def values(self) -> tuple[object, ...]:
         """All of it."""
         return (
             *(self.entries, self.leases, self.attached, self.detached),
             *(self.awaited, self.settling, self.ready, self.boot),
+            *(self.silent, self.quarantined),
         )
 
     def of(self, server: str) -> tuple[object, ...]:
@@ -110,7 +100,7 @@ class Mind:
             tuple(
                 (
                     *(one.id[1:], one.state.value, one.target.value, one.boot_id),
-                    *(one.container_id is not None, one.claims[0].device),
+                    *(one.container_id is not None, one.devices, one.quarantined),
                 )
                 for one in self.leases
                 if one.id[0] == server
@@ -151,16 +141,13 @@ class Scheduler:
             for n in range(devices)
         )
         self.real = frozenset(device.id for device in self.devices if not device.simulated)
-        self._reports: list[Decision] = [
-            NodeStored(node=NODE),
-            *(DeviceStored(device=device, status=DeviceStatus()) for device in self.devices),
-        ]
         self._ledger = ledger
         self._minds: dict[tuple[object, ...], Mind] = {}
         self._answers: dict[tuple[Mind, object], Answer] = {}
         self._restarts: dict[Mind, Mind] = {}
         #: what was in the ledger, and what it was told -> what it holds then
         self._stored: dict[object, tuple[set[Lease], set[QueueEntry]]] = {}
+        self._tries = Tries()
 
     @property
     def device_reports(self) -> tuple[tuple[Device, DeviceStatus], ...]:
@@ -215,7 +202,9 @@ class Scheduler:
             return Answer(mind=mind, refused=True)
         state.validate()
         self._store(mind, state, decided, now)
-        _check_moves(mind, decided)
+        adopts = isinstance(event, events.ContainerFound)
+        check_moves((*mind.leases, *mind.entries), decided, adopts)
+        self._tries.moves(state.tables, decided)
         after = self._read(state)
         must(state.handle(event, now) == [], "S9: a repetition decides something")
         must(self._read(state) is after, "S9: a repetition changes something")
@@ -236,8 +225,14 @@ class Scheduler:
         return self.one(_read(state))
 
     def _held(self, mind: Mind) -> list[Decision]:
+        node = replace(NODE, state=NodeState.SILENT) if mind.silent else NODE
+        status = {id: DeviceStatus(quarantined=True) for id in mind.quarantined}
         return [
-            *self._reports,
+            NodeStored(node=node),
+            *(
+                DeviceStored(device=device, status=status.get(device.id, DeviceStatus()))
+                for device in self.devices
+            ),
             *(LeaseStored(lease=lease) for lease in mind.leases),
             *(EntryStored(entry=entry) for entry in mind.entries),
         ]
@@ -288,25 +283,12 @@ class Scheduler:
                 if table.name != "meta":
                     connection.execute(table.delete())
         ledger.commit(self._held(mind), 0.0)
-        self._fenced(decided, now)
+        fence(ledger, decided, now)
         ledger.commit(decided, now)
         found = ledger.load()
         must(replay(ledger.journal()) == found, "S8: the journal says something else")
+        self._tries.claims(ledger, found.leases)
         return set(found.leases), set(found.entries)
-
-    def _fenced(self, decided: list[Decision], now: float) -> None:
-        """S12: a scheduler of the last epoch stores nothing."""
-        ledger = self._ledger
-        mine, before = ledger.epoch, len(ledger.journal())
-        ledger.epoch = mine - 1
-        try:
-            ledger.commit(decided, now)
-        except LedgerFenced:
-            must(len(ledger.journal()) == before, "S12: an older scheduler changes the ledger")
-        else:
-            raise Broken("S12: an older scheduler writes")
-        finally:
-            ledger.epoch = mine
 
 
 def _read(state: SchedulerState) -> Mind:
@@ -328,22 +310,6 @@ def _read(state: SchedulerState) -> Mind:
         settling=frozenset(core.settling),
         ready=bool(core.ready),
         boot=core.boot_id,
+        silent=tables.nodes[NODE.name].state is NodeState.SILENT,
+        quarantined=frozenset(id for id, status in tables.status.items() if status.quarantined),
     )
-
-
-def _check_moves(mind: Mind, decided: list[Decision]) -> None:
-    """S8: states move along the arrows only."""
-    states = {("lease", lease.id): lease.state.value for lease in mind.leases}
-    states |= {("entry", entry.id): entry.state.value for entry in mind.entries}
-    for decision in decided:
-        if isinstance(decision, LeaseStored):
-            what, now = ("lease", decision.lease.id), decision.lease.state.value
-        elif isinstance(decision, EntryStored):
-            what, now = ("entry", decision.entry.id), decision.entry.state.value
-        else:
-            continue
-        first = "reserved" if what[0] == "lease" else "queued"
-        old = states.get(what)
-        fine = now == first if old is None else now == old or now in MOVES.get(old, ())
-        must(fine, f"S8: {what[0]} goes from {old} to {now}")
-        states[what] = now

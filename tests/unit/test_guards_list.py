@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.guards.listed import MODEL, MUTATIONS, by_model, read
+from tests.guards.listed import MODEL, MUTATIONS, SEARCHED, by_model, read
 from tests.guards.page import MUTATIONS_PAGE, PAGE, render, render_mutations
 from tests.guards.remove import misfits
 
@@ -26,10 +26,14 @@ def test_each_seeded_fault_fits_the_code_and_has_its_test() -> None:
     )
 
 
-def test_what_the_search_of_all_worlds_sees_is_tested_by_it() -> None:
-    seen = by_model(read())
-    assert len(seen) >= 15 and {guard.test for guard in seen} == set(MODEL.values())
+def test_what_the_searches_of_all_worlds_see_is_tested_by_them() -> None:
+    guards = read()
+    seen = by_model(guards)
+    assert {guard.test for guard in seen} == set(MODEL.values())
     assert misfits(seen) == []
+    for guard in guards:
+        searched = guard.file.startswith(SEARCHED)
+        assert bool(guard.model) is searched, f"{guard.title}: which search sees it, or why none?"
 
 
 def test_a_search_that_there_is_not_is_refused() -> None:
