@@ -66,14 +66,19 @@ class Book:
 
 def read(place: str) -> Book:
     """Read an SQLite file, or any database by its SQLAlchemy URL, without changing it."""
-    return _read(_sqlite(place) if "://" not in place else _other(place))
+    return _read(_sqlite(place, _QUERIES) if "://" not in place else _other(place))
 
 
-def _sqlite(path: str) -> dict[str, list[tuple[Any, ...]]]:
+def now(path: str) -> Book:
+    """An SQLite file as it is now, without its journal: for those who look again and again."""
+    return _read(_sqlite(path, {**_QUERIES, "journal": f"{_QUERIES['journal']} LIMIT 0"}))
+
+
+def _sqlite(path: str, queries: Mapping[str, str]) -> dict[str, list[tuple[Any, ...]]]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
         # one transaction: one state of the ledger
         connection.execute("BEGIN")
-        return {name: connection.execute(query).fetchall() for name, query in _QUERIES.items()}
+        return {name: connection.execute(query).fetchall() for name, query in queries.items()}
 
 
 def _other(url: str) -> dict[str, list[tuple[Any, ...]]]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from jupyterhub import orm, roles
 from jupyterhub.objects import Hub, Server
 from jupyterhub.user import User
@@ -28,8 +29,12 @@ from tests.unit import hub_fakes
 USERS = ("alice", "bob", "carol")
 
 
-def warm_up() -> None:
-    """What all children share: the Hub's empty database, with its users."""
+def prepare() -> None:
+    """What all children share: the Hub's empty database with its users, and short pauses."""
+    client.RETRY_FIRST, client.RETRY_MOST = 0.05, 0.1
+    launch.BIND_FIRST, launch.BIND_MOST = 0.05, 0.1
+    # all addresses are numbers here, and the other resolver has a thread that a fork does not have
+    aiohttp.connector.DefaultResolver = aiohttp.ThreadedResolver
     hub_fakes.quiet()
     session = hub_fakes.database()
     for name in USERS:
@@ -37,19 +42,17 @@ def warm_up() -> None:
         session.add(user)
         session.commit()
         roles.assign_default_roles(session, entity=user)
-    # what SQLAlchemy compiles at first use, children have already
-    with tempfile.TemporaryDirectory() as folder:
-        HubDriver(Path(folder), {"image": "stub"})._with_server(USERS[0]).server = None
-    session.query(orm.Server).delete()
-    session.commit()
+
+
+@lru_cache
+def people() -> dict[str, orm.User]:
+    """The users by name, loaded once for all children."""
+    return {user.name: user for user in hub_fakes.database().query(orm.User)}
 
 
 def main(order: dict[str, Any]) -> None:
     """Run until killed."""
     child.log_to_stderr()
-    # the pauses of a Hub that has all day
-    client.RETRY_FIRST, client.RETRY_MOST = 0.05, 0.1
-    launch.BIND_FIRST, launch.BIND_MOST = 0.05, 0.1
     client.BOOT_ID = order["boot_id"]
     child.arm("hub", order.get("plan"))
     asyncio.run(_run(order))
@@ -77,8 +80,7 @@ class HubDriver:
             "hub": Hub(ip="127.0.0.1", port=8081, base_url="/hub/"),
             "base_url": "/",
         }
-        found = {user.name: user for user in hub_fakes.database().query(orm.User)}
-        self._users = {name: User(found[name], settings) for name in USERS}
+        self._users = {name: User(people()[name], settings) for name in USERS}
         self._spawns: dict[str, asyncio.Task[str]] = {}
 
     async def handle(self, verb: str, arguments: dict[str, Any]) -> Any:

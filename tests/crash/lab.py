@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.channel import Child, Dead, Listener
-from tests.crash.engines import CaseEngine
+from tests.crash.engines import CaseEngine, FakeCaseEngine
 
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "crash-matrix-token"
@@ -32,7 +32,8 @@ class Zygote:
 
     def __init__(self, folder: Path) -> None:
         listener = Listener(folder / "zygote.sock")
-        with open(folder / "zygote.log", "ab") as log:
+        self._log = folder / "zygote.log"
+        with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.zygote", listener.path],
                 cwd=REPOSITORY,
@@ -45,25 +46,51 @@ class Zygote:
             self._connection, _ = listener._socket.accept()
         except TimeoutError:
             self._process.kill()
-            raise RuntimeError(f"no zygote: {(folder / 'zygote.log').read_text()}") from None
+            raise RuntimeError(f"no zygote: {self._log.read_text()}") from None
         finally:
             listener._socket.close()
         self._lines = self._connection.makefile("rb")
         self._lock = threading.Lock()
+        #: an empty ledger
+        self.template = folder / "template.sqlite"
         #: module -> number of points in it
-        hello = json.loads(self._lines.readline())
-        self.found: dict[str, int] = hello["found"]
+        self.found: dict[str, int] = {}
         #: modules of the package that it has imported
-        self.loaded: set[str] = set(hello["loaded"])
+        self.loaded: set[str] = set()
+        try:
+            self._rehearse(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _rehearse(self, folder: Path) -> None:
+        """Have it play a whole life once, on an engine of its own."""
+        place = folder / "rehearsal"
+        place.mkdir()
+        engine = FakeCaseEngine(place)
+        try:
+            lab = Lab(self, engine, place)
+            with World(lab) as world:
+                orders = {"hub": world.hub_order(), "scheduler": world.scheduler_order()}
+                hello = self._ask(orders)
+            lab.close()
+        finally:
+            engine.close()
+        self.found, self.loaded = hello["found"], set(hello["loaded"])
 
     def fork(self, **order: Any) -> int:
         """The process id of a new child."""
+        return int(self._ask(order)["pid"])
+
+    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             self._connection.sendall(json.dumps(order).encode() + b"\n")
-            answer = self._lines.readline()
-        if not answer:
-            raise Dead("the zygote is gone")
-        return int(json.loads(answer)["pid"])
+            line = self._lines.readline()
+        if not line:
+            self._process.wait()
+            raise Dead(f"the zygote is gone: {self._log.read_text()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
         """End it; its children end with it."""
@@ -82,19 +109,10 @@ class Lab:
         self.folder = folder
         self._port = Port()
         self.port = self._port.number
-        self.template = folder / "template.sqlite"
-        if not self.template.exists():
-            _make_template(self.template)
 
     def close(self) -> None:
         """Give its port back."""
         self._port.close()
-
-
-def _make_template(path: Path) -> None:
-    """A migrated, empty ledger, by a process of its own: nothing of the product runs in here."""
-    code = "import sys; from jupyterhub_gpuspawner.store import Ledger; Ledger.open(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], cwd=REPOSITORY, check=True)
 
 
 class Port:
@@ -159,7 +177,7 @@ class World:
         token = state / "service-token"
         token.touch(mode=0o600)
         token.write_text(TOKEN)
-        shutil.copyfile(self.lab.template, self.ledger)
+        shutil.copyfile(self.lab.zygote.template, self.ledger)
         self.ledger.chmod(0o600)
         self.engine.reset()
         return self
@@ -174,8 +192,8 @@ class World:
 
     # -- processes -------------------------------------------------------------------------
 
-    def start_scheduler(self) -> Child:
-        """A new scheduler process; it may not serve yet."""
+    def scheduler_order(self) -> dict[str, Any]:
+        """What a scheduler process is told."""
         options = {
             "state_dir": str(self.folder / "state"),
             "url": self.url,
@@ -191,13 +209,15 @@ class World:
             "reconcile_interval": 0.5,
             **self.engine.scheduler_options(),
         }
-        self.scheduler = self._start("scheduler", options)
+        return self._order("scheduler", options)
+
+    def start_scheduler(self) -> Child:
+        """A new scheduler process; it may not serve yet."""
+        self.scheduler = self._start(self.scheduler_order())
         return self.scheduler
 
-    def start_hub(self, *, new_boot: bool = True) -> Child:
-        """A new Hub process, with a boot id of its own."""
-        if new_boot:
-            self.boot_id = uuid.uuid4().hex
+    def hub_order(self) -> dict[str, Any]:
+        """What a Hub process is told."""
         options = {
             "image": self.engine.image,
             "gpus": 1,
@@ -209,22 +229,30 @@ class World:
             "engine_timeout": 5.0,
             **self.engine.hub_options(),
         }
-        self.hub = self._start("hub", options)
+        return self._order("hub", options)
+
+    def start_hub(self, *, new_boot: bool = True) -> Child:
+        """A new Hub process, with a boot id of its own."""
+        if new_boot:
+            self.boot_id = uuid.uuid4().hex
+        self.hub = self._start(self.hub_order())
         return self.hub
 
-    def _start(self, role: str, options: dict[str, Any]) -> Child:
+    def _order(self, role: str, options: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
-        listener = Listener(self.folder / f"{role}{self._number}.sock")
-        pid = self.lab.zygote.fork(
-            role=role,
-            folder=str(self.folder),
-            path=listener.path,
-            log=str(self.folder / "log"),
-            boot_id=self.boot_id,
-            options=options,
-            plan=self.birth_plans.pop(role, None),
-        )
-        return listener.accept(pid)
+        return {
+            "role": role,
+            "folder": str(self.folder),
+            "path": str(self.folder / f"{role}{self._number}.sock"),
+            "log": str(self.folder / "log"),
+            "boot_id": self.boot_id,
+            "options": options,
+        }
+
+    def _start(self, order: dict[str, Any]) -> Child:
+        listener = Listener(Path(order["path"]))
+        plan = self.birth_plans.pop(order["role"], None)
+        return listener.accept(self.lab.zygote.fork(plan=plan, **order))
 
     def kill_all(self) -> None:
         """kill -9 of both."""

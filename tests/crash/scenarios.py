@@ -30,7 +30,7 @@ class Stage:
         #: users whose servers run, as the Hub has it
         self.kept: set[str] = set()
         self._protected: set[str] = set()
-        self.ledger = books.read(str(world.ledger)).ledger
+        self.ledger = books.now(str(world.ledger)).ledger
         self.auditor = Auditor([world.engine.socket], self.ledger)
         self.auditor.book(world.ledger)
 
@@ -127,11 +127,11 @@ class Stage:
 
     def waiting(self) -> int:
         """How many entries of the ledger wait."""
-        return len(books.read(str(self.world.ledger)).waiting)
+        return len(books.now(str(self.world.ledger)).waiting)
 
     def leases(self) -> set[str]:
         """Users with a live lease."""
-        book = books.read(str(self.world.ledger))
+        book = books.now(str(self.world.ledger))
         return {str(lease["key"]["user"]) for lease in book.leases.values()}
 
 

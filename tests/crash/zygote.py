@@ -1,8 +1,9 @@
 """``python -m tests.crash.zygote SOCKET``: has imported everything, instrumented, and forks.
 
-A request is one JSON line ``{"role": "hub"|"scheduler", …}``, the answer ``{"pid": …}``. Starting
-Python and importing JupyterHub takes seconds; a fork takes milliseconds, and the kill of what was
-forked is as real.
+It makes an empty ledger beside the socket, plays a rehearsal, and then forks: a request is one
+JSON line ``{"role": "hub"|"scheduler", …}``, the answer ``{"pid": …}``. Starting Python and
+importing JupyterHub takes seconds; a fork takes milliseconds, and the kill of what was forked is
+as real.
 """
 
 from __future__ import annotations
@@ -26,28 +27,22 @@ def main(path: str) -> None:
     from tests.crash import instrument
 
     instrument.install()
-    from tests.crash import hub_process, scheduler_process
+    from tests.crash import hub_process, rehearsal, scheduler_process
 
     roles: dict[str, Callable[[dict[str, Any]], None]] = {
         "hub": hub_process.main,
         "scheduler": scheduler_process.main,
     }
-    hub_process.warm_up()
-    gc.collect()
-    gc.freeze()
-    # children live for seconds, and copy each page that a collection touches
-    gc.disable()
+    hub_process.prepare()
+    scheduler_process.prepare(os.path.dirname(path))
     # children are reaped by the kernel
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         with connection.makefile("rb") as requests:
-            prefix = f"{instrument.PACKAGE}."
-            hello = {
-                "found": {name: len(found) for name, found in instrument.FOUND.items()},
-                "loaded": [n.removeprefix(prefix) for n in sys.modules if n.startswith(prefix)],
-            }
-            connection.sendall(json.dumps(hello).encode() + b"\n")
+            rehearsal.rehearse(json.loads(requests.readline()))
+            _settle()
+            connection.sendall(json.dumps(_hello(instrument)).encode() + b"\n")
             for line in requests:
                 order = json.loads(line)
                 pid = os.fork()
@@ -55,6 +50,22 @@ def main(path: str) -> None:
                     connection.close()
                     _child(roles[order["role"]], order)
                 connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+
+
+def _hello(instrument: Any) -> dict[str, Any]:
+    """What is there: the number of points by module, and all modules."""
+    prefix = f"{instrument.PACKAGE}."
+    return {
+        "found": {name: len(found) for name, found in instrument.FOUND.items()},
+        "loaded": [n.removeprefix(prefix) for n in sys.modules if n.startswith(prefix)],
+    }
+
+
+def _settle() -> None:
+    """Children live for seconds, and copy each page that a collection touches."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
 
 
 def _child(work: Callable[[dict[str, Any]], None], order: dict[str, Any]) -> None:
