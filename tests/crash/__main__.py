@@ -2,28 +2,42 @@
 
 ``python -m tests.crash points [SCENARIO...]``       the points, as found now
 ``python -m tests.crash run [SCENARIO...] [--all]``  the cases that CI runs, or all
+``python -m tests.crash finish FILE``                all of them, except those that FILE has passed
 ``python -m tests.crash case SCENARIO POINT FAULT``  one case, with its log; POINT is ``role|point``
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 from tests.crash import matrix
 from tests.crash.case import Case
 from tests.crash.scenarios import SCENARIOS
 
 
+def say(line: str) -> None:
+    """At once, also into a file."""
+    print(line, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("what", choices=["points", "run", "case"])
+    parser.add_argument("what", choices=["points", "run", "finish", "case"])
     parser.add_argument("words", nargs="*")
     parser.add_argument("--all", action="store_true", help="every case, not CI's share")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--at-once", type=int, default=5 * cores, help="cases of `finish`")
     options = parser.parse_args()
-    if options.what == "run":
-        share = matrix.EVERYTHING if options.all else matrix.SHARE
-        outcome = matrix.run(options.words, share)
+    if options.what in ("run", "finish"):
+        if options.what == "finish":
+            (file,) = options.words
+            outcome = matrix.finish(Path(file), options.at_once, say)
+        else:
+            share = matrix.EVERYTHING if options.all else matrix.SHARE
+            outcome = matrix.run(options.words, share)
         print(matrix.report(outcome.failed))
         print(outcome.counts)
         return 1 if outcome.failed else 0

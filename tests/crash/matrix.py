@@ -6,6 +6,7 @@ Callable without pytest: ``tests.crash.matrix.run(...)``, or ``python -m tests.c
 from __future__ import annotations
 
 import hashlib
+import itertools
 import queue
 import shutil
 import threading
@@ -23,6 +24,7 @@ from tests.crash import points as points_module
 from tests.crash.case import Bench, Case, Result
 from tests.crash.engines import CaseEngine, FakeCaseEngine
 from tests.crash.lab import Lab, Zygote, shm
+from tests.crash.results import Results, fingerprint
 from tests.crash.scenarios import SCENARIOS, Scenario
 
 T = TypeVar("T")
@@ -48,9 +50,9 @@ KINDS = ("own-kill", "other-kill", "exception", "lost", "cancel", "hang")
 #: what CI runs
 SHARE = Share(
     once={
-        "own-kill": 100, "other-kill": 40, "exception": 12, "lost": 15, "cancel": 12, "hang": 3,
+        "own-kill": 100, "other-kill": 50, "exception": 20, "lost": 30, "cancel": 20, "hang": 6,
     },
-    again={"own-kill": 3, "other-kill": 0, "exception": 1, "lost": 1, "cancel": 1, "hang": 0},
+    again={"own-kill": 8, "other-kill": 1, "exception": 3, "lost": 3, "cancel": 3, "hang": 1},
 )  # fmt: skip
 EVERYTHING = Share(once=dict.fromkeys(KINDS, 100), again=dict.fromkeys(KINDS, 100))
 
@@ -102,6 +104,12 @@ class Outcome:
 
     counts: Counts
     results: list[Result] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, results: Sequence[Result], seconds: float) -> Outcome:
+        """Sum up."""
+        points = len({(result.case.scenario, result.case.point) for result in results})
+        return cls(counts=Counts.of(results, points, seconds), results=list(results))
 
     @property
     def failed(self) -> list[Result]:
@@ -242,13 +250,22 @@ class Workshop:
             )
         )
 
-    def play(self, wanted: Sequence[Case]) -> Outcome:
-        """Run cases, several at a time; results in the order of ``wanted``."""
+    def play(
+        self, wanted: Sequence[Case], done: Callable[[Result], None] = lambda result: None
+    ) -> Outcome:
+        """Run cases, several at a time; results in the order of ``wanted``.
+
+        ``done`` hears of each as it is over, in the thread that has played it.
+        """
         begun = time.monotonic()
-        results = self._each(wanted, lambda bench, case: bench.play(case))
-        points = len({(case.scenario, case.point) for case in wanted})
-        counts = Counts.of(results, points, time.monotonic() - begun)
-        return Outcome(counts=counts, results=results)
+
+        def work(bench: Bench, case: Case) -> Result:
+            result = bench.play(case)
+            done(result)
+            return result
+
+        results = self._each(wanted, work)
+        return Outcome.of(results, time.monotonic() - begun)
 
     def _each(self, wanted: Sequence[T], work: Callable[[Bench, T], R]) -> list[R]:
         """``work`` for each of ``wanted``, in a thread for each bench. Raises the first error."""
@@ -298,6 +315,39 @@ def run(
     with Workshop(engines) as shop:
         chosen = choose(shop.record(list(names or SCENARIOS)), share)
         return shop.play(chosen[:: -(-len(chosen) // most) or 1] if most else chosen)
+
+
+def finish(file: Path, at_once: int, say: Callable[[str], None]) -> Outcome:
+    """Play every case that has not passed yet; the outcome of all of them.
+
+    Parameters
+    ----------
+    file:
+        Where the results are: of a run that was interrupted, and from now on.
+    at_once:
+        Cases at a time.
+    say:
+        Hears how far it is.
+    """
+    results, begun = Results(file, fingerprint()), time.monotonic()
+    with Workshop([FakeCaseEngine] * at_once) as shop:
+        if not results.points:
+            results.begin(shop.record(list(SCENARIOS)))
+        every = choose(results.points, EVERYTHING)
+        # in no order, so that what is left after a while is like what was played
+        left = sorted(results.left(every), key=lambda case: _number(str(case)))
+        number = itertools.count(len(every) - len(left) + 1)
+
+        def done(result: Result) -> None:
+            results.add(result)
+            now = next(number)
+            if not result.ok:
+                say(f"FAILED {result.case}")
+            if now % 100 == 0:
+                say(f"{now} of {len(every)} after {time.monotonic() - begun:.0f} s")
+
+        shop.play(left, done)
+    return Outcome.of([results.played[case] for case in every], time.monotonic() - begun)
 
 
 def report(results: Iterable[Result]) -> str:

@@ -1,6 +1,6 @@
 """Death and faults at each await and each exchange; then a restart, and the auditor's verdict.
 
-Which cases run is a fixed share (``matrix.SHARE``); ``./run-tests long`` runs every one (hours).
+Which cases run is a fixed share (``matrix.SHARE``); ``./run-tests long`` plays every one.
 A single case: ``python -m tests.crash case SCENARIO 'ROLE|POINT' FAULT``.
 """
 
@@ -58,8 +58,7 @@ def print_points(file: Path) -> None:
 
 @pytest.fixture(scope="session")
 def chosen(points: dict[str, list[str]]) -> list[matrix.Case]:
-    share = matrix.EVERYTHING if os.environ.get("GPUS_LONG") else matrix.SHARE
-    return matrix.choose(points, share)
+    return matrix.choose(points)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -77,7 +76,7 @@ def test_points_are_found_in_every_module_that_waits(shop: Workshop) -> None:
     assert len(shop.zygote.found) >= 20
 
 
-@pytest.mark.timeout(3 * 3600)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_nothing_is_doubled_lost_leaked_or_stopped(
     part: int,
