@@ -44,11 +44,23 @@ AFTER = """
 c.GPUScheduler.node_name = "testbed"
 c.GPUScheduler.cdi_dir = {cdi!r}
 c.GPUScheduler.detach_grace = 3
-c.JupyterHub.load_groups = dict(big=dict(users=["grace"]), idlers=dict(users=["nina"]))
+c.JupyterHub.load_groups = dict(
+    big=dict(users=["grace"]), idlers=dict(users=["nina"]), brief=dict(users=["otto"])
+)
 # of all users only these are warned, after seconds, and an hour before the stop
 c.GPUScheduler.group_idle_timeouts = dict(idlers=3)
 c.GPUScheduler.idle_min_runtime = 1
 c.GPUScheduler.idle_warning = 3600
+# and one who is past a length while somebody waits
+c.GPUScheduler.reclaim_warning = 3600
+c.GPUDockerSpawner.profile_list.append(
+    dict(
+        display_name="One GPU for seconds",
+        slug="brief",
+        allowed_groups=["brief"],
+        spawner_override=dict(gpus=1, length=2),
+    )
+)
 c.GPUScheduler.reconcile_interval = 2
 c.GPUDockerSpawner.activity_interval = 2
 c.GPUDockerSpawner.warning_interval = 2
