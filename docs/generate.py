@@ -74,6 +74,8 @@ ADVICE = {
     "too_long": "Nothing; it may be extended again later.",
     "others_wait": "Nothing; the user may queue again.",
     "evicted": "Ask who did it: the journal says.",
+    "node_lost": "Start it elsewhere; see [a lost machine](../howto/run-it.md"
+    "#a-machine-that-is-gone-for-good).",
     "vanished": "Somebody ran `docker rm`: find out who.",
 }
 

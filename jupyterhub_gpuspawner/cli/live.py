@@ -106,6 +106,13 @@ def _setting(admin: str, done: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
+def _lost(arguments: argparse.Namespace) -> int:
+    name, empty = arguments.node, arguments.empty
+    Remote.of(arguments).post("nodes", name, "lost", empty=empty, note=arguments.note or "")
+    done = "its GPUs are nobody's" if empty else "gone for good; its servers are over"
+    return answer(arguments, {"name": name, "empty": empty}, f"{name}: {done}")
+
+
 def _explain(arguments: argparse.Namespace) -> int:
     found = Remote.of(arguments).explain(arguments.id)
     return answer(arguments, found, "\n".join(found["words"]))
@@ -176,6 +183,25 @@ COMMANDS = (
         "Keep a GPU or a machine free, and mark it as to be emptied.\n\nWhat runs on it goes on.",
     ),
     _keeping("uncordon", "open", "open again", "Give a GPU or a machine out again."),
+    Command(
+        name="lost",
+        help="Declare a machine that does not answer gone for good.\n\n"
+        "Its servers are over: their users can start them elsewhere, and nothing of them counts "
+        "against a limit. Should the machine come back, what still runs there is removed before "
+        "its GPUs are given out. Refused while the machine answers.",
+        arguments=(
+            Argument(name="NODE", help="name of the machine, as `nodes` shows it"),
+            Argument(
+                name="--empty",
+                help="you have made sure that nothing of it runs any more (it was booted or "
+                "scrapped), and its GPUs may be given out should it come back. Needed only "
+                "where that can't be proven: `leases` shows what is left of it as lost/USER",
+            ),
+            Argument(name="--note TEXT", help="why; kept in the journal"),
+            *WHERE,
+        ),
+        run=_lost,
+    ),
     Command(
         name="evict",
         help="Stop a server.\n\nIts user reads the message on the spawn page.",

@@ -189,6 +189,14 @@ def remove(
     _drop(client, service_id)
 
 
+def abandon(client: docker.DockerClient, service_id: str) -> None:
+    """Remove a service without waiting for its task. Gone is a success.
+
+    Should the task's node come back, Swarm itself has it end the task.
+    """
+    _drop(client, service_id)
+
+
 def discard(client: docker.DockerClient, service_id: str) -> None:
     """Remove a service that has no task. EngineError if it has one."""
     info = _inspect(client, service_id)

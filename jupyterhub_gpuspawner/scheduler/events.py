@@ -165,6 +165,19 @@ class NodeChanged:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NodeLost:
+    """An admin says that a node is gone for good: its servers' users are free of them.
+
+    What ran there keeps its devices until it is proven gone; see :mod:`.lost`. Refused while the
+    node answers.
+    """
+
+    node: str
+    #: the admin has made sure that nothing of it runs any more: the devices are free too
+    empty: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AdminAsked:
     """An admin cordons, drains or opens a device or a node (exactly one of the two)."""
 
@@ -243,6 +256,7 @@ Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     NodeReported,
     NodeReconciled,
     NodeChanged,
+    NodeLost,
     AdminAsked,
     ExtensionAsked,
     ActivitySeen,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import events, transitions
+from . import events, lost, transitions
 from .core import Core
 from .decisions import DeviceStored, LeaseStored, NodeStored
 from .models import Admin, Device, DeviceStatus, Health, NodeState
@@ -27,6 +27,7 @@ def node_reported(core: Core, event: events.NodeReported, now: float) -> None:
     if rebooted:
         # what happened meanwhile is unknown: compare again before the next grant
         core.set_ready(node.name, False)
+        lost.give_back(core, node.name, now)
     for device, status in event.devices:
         _device_reported(core, replace(device, node=node.name), status, rebooted)
         working = event.working.get(device.id)

@@ -66,7 +66,7 @@ def stop(core: Core, lease: Lease, reason: Reason, note: str, now: float) -> Non
     )
     core.emit(LeaseStored(lease=stopping))
     if lease.container_id is None:
-        _release(core, stopping, "", now)
+        release(core, stopping, "", now)
 
 
 def stop_hung(core: Core, event: events.StopHung, now: float) -> None:
@@ -91,10 +91,11 @@ def container_gone(core: Core, event: events.ContainerGone, now: float) -> None:
         stop(core, lease, event.reason, event.note, now)
         lease = core.tables.leases[event.lease_id]
     # the reason is why it was to go; last words of the container don't change that
-    _release(core, lease, event.note, now)
+    release(core, lease, event.note, now)
 
 
-def _release(core: Core, lease: Lease, last_words: str, now: float) -> None:
+def release(core: Core, lease: Lease, last_words: str, now: float) -> None:
+    """Its container is gone, as the caller knows: give its atoms back."""
     watched, computed = core.idle.work.pop(lease.id, (0.0, 0.0))
     released = replace(
         lease,

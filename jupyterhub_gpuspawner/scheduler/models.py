@@ -151,6 +151,7 @@ class Reason(Text):
     RECLAIMED = "reclaimed"
     IDLE = "idle"
     EVICTED = "evicted"
+    NODE_LOST = "node_lost"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import bookings, entries, events, explain, filters, idle, inventory, leases, queue, reclaim
+from . import (
+    bookings,
+    entries,
+    events,
+    explain,
+    filters,
+    idle,
+    inventory,
+    leases,
+    lost,
+    queue,
+    reclaim,
+)
 from .budgets import Holder
 from .core import Core
 from .decisions import Decision
@@ -43,6 +55,7 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.NodeReported: inventory.node_reported,
     events.NodeReconciled: inventory.node_reconciled,
     events.NodeChanged: inventory.node_changed,
+    events.NodeLost: lost.node_lost,
     events.AdminAsked: inventory.admin_asked,
     events.ActivitySeen: idle.activity_seen,
     events.KeepAsked: idle.keep_asked,

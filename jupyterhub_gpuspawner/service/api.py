@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from ..errors import NotThereError
-from ..scheduler import events
+from ..scheduler import events, lost
 from ..scheduler.decisions import Noted, to_json
 from ..scheduler.models import Admin, Reason, ServerKey
 from ..scheduler.state import SchedulerState
@@ -91,6 +91,30 @@ class AdminHandler(APIHandler):
         what = {"devices": "device", "nodes": "node"}[kind]
         asked = events.AdminAsked(admin=body.admin, note=note, **{what: name})
         await self.desk.act(asked, subject=name, text=f"set {wish}")
+
+
+class LostHandler(APIHandler):
+    """Declares a machine gone for good."""
+
+    async def post(self, name: str) -> None:
+        async def act() -> BaseModel:
+            body = bodies.read(bodies.Lost, self.request.body)
+            event = events.NodeLost(node=name, empty=body.empty)
+            # before the wish is in the journal
+            await self.desk.read(lambda state: _check_lost(state, event))
+            what = "emptied" if body.empty else "gone for good"
+            said = f": {body.note}" if body.note else ""
+            text = f"declared {what} by {self.caller.name}{said}"
+            await self.desk.act(event, subject=name, text=text)
+            return models.Done()
+
+        await self.reply(act)
+
+
+def _check_lost(state: SchedulerState, event: events.NodeLost) -> None:
+    if event.node not in state.tables.nodes:
+        raise NotThereError("There is no such node.")
+    lost.check(state.tables.nodes[event.node], event)
 
 
 class CancelHandler(APIHandler):
@@ -250,6 +274,19 @@ OPERATIONS: list[tuple[Operation, type[APIHandler]]] = [
     ),
     _keep_free("devices/{id}/admin", "device"),
     _keep_free("nodes/{id}/admin", "machine"),
+    (
+        Operation(
+            method="post",
+            path="nodes/{id}/lost",
+            summary="Declare a machine that does not answer gone for good: its servers are over "
+            "for their users. Its GPUs stay held until nothing of it is proven to run.",
+            answer=models.Done,
+            body=bodies.Lost,
+            acts=True,
+            refuses=True,
+        ),
+        LostHandler,
+    ),
     *api_reports.OPERATIONS,
 ]
 

@@ -152,6 +152,17 @@ class SetAdmin(_Body):
     note: _Line = Field("", description="why; for other admins and the journal")
 
 
+class Lost(_Body):
+    """``POST nodes/<id>/lost``."""
+
+    empty: bool = Field(
+        False,
+        description="you have made sure that nothing of it runs any more: its GPUs may be given "
+        "out again should it come back",
+    )
+    note: _Line = Field("", description="why; kept in the journal")
+
+
 class Evict(_Body):
     """``POST leases/<id>/evict``."""
 

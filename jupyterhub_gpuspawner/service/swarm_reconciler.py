@@ -18,6 +18,7 @@ from ..discovery.toolkit import Verdict
 from ..engine import tasks
 from ..engine.observe import Observation
 from ..scheduler import events
+from ..scheduler.lost import is_remnant
 from ..scheduler.models import Admin, Lease, NodeState
 from ..scheduler.state import SchedulerState
 from ..swarm_nodes import kinds_of
@@ -86,7 +87,12 @@ class SwarmReconciler(Reconciler):
             await self._actor.post(events.NodeChanged(node=name, state=NodeState.SILENT))
 
     async def _act(self, seen: tuple[Observation, ...], only: frozenset[str] | None) -> bool:
-        gone = frozenset(one.container_id for one in seen if one.state == "removing")
+        lost = await self._actor.read(_lost)
+        for one in seen:
+            # of no use to anybody: its user may have a server of the same name elsewhere
+            if one.container_id in lost and not one.certain and one.state != "removing":
+                await self._view.abandon(one.container_id)
+        gone = frozenset(one.container_id for one in seen if one.state == "removing") - lost
         self._vanished = gone if only is None else (self._vanished - only) | gone
         return await super()._act(seen, only)
 
@@ -180,6 +186,12 @@ class SwarmReconciler(Reconciler):
 
 #: no device of a Swarm has a problem that the engine's ``/info`` tells
 _PLAIN = Plan(injections={}, problems={})
+
+
+def _lost(state: SchedulerState) -> frozenset[str]:
+    """Services of nodes that were declared gone."""
+    remnants = (lease for lease in state.tables.leases.values() if is_remnant(lease))
+    return frozenset(lease.container_id for lease in remnants if lease.container_id)
 
 
 def _states(state: SchedulerState) -> dict[str, NodeState]:

@@ -188,6 +188,12 @@ class SwarmView:
         limit = grace + services.STOP_EXTRA + 2 * LOOK_LIMIT
         await self._pool.run(_key(container_id), work, limit)
 
+    async def abandon(self, container_id: str) -> None:
+        """Remove a service whose node is gone for good. What runs on the node proves nothing."""
+        await self._pool.run(
+            _key(container_id), lambda client: services.abandon(client, container_id), LOOK_LIMIT
+        )
+
     async def discard(self, container_id: str) -> None:
         """Remove a service that has no task. Refused if it has one."""
         await self._pool.run(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta, timezone
 
 from ..errors import RequestError
+from ..scheduler.lost import is_remnant
 from ..scheduler.models import Lease
 from ..scheduler.policy import DAY, HOUR
 from .page_data import Viewer
@@ -92,7 +93,7 @@ class Report:
         """Count a lease, where it has GPUs and the viewer may see it."""
         ends_at = self.now if lease.released_at is None else lease.released_at
         whole = ends_at - lease.granted_at
-        if not lease.claims or whole <= 0 or not self.viewer.may_see(lease):
+        if not lease.claims or whole <= 0 or not self.viewer.may_see(lease) or is_remnant(lease):
             return
         gpus = len(lease.claims)
         for starts, ends in self.span.periods():

@@ -53,6 +53,7 @@ REASONS: dict[Reason, str] = {
     Reason.RECLAIMED: "The server was past its length, and others waited for its GPUs.",
     Reason.IDLE: "Nobody used the server and its GPUs, so they were given to others.",
     Reason.EVICTED: "An administrator stopped the server.",
+    Reason.NODE_LOST: "The machine of the server is gone for good.",
     Reason.TOO_LONG: "It may be extended by its own length from now, no more.",
     Reason.OTHERS_WAIT: "Somebody waits for the GPUs, so it is not extended.",
     Reason.BOOKING_REFUSED: "This can't be booked.",
@@ -74,6 +75,8 @@ def why_stopped(lease: Lease) -> str:
         return f"stopped by an administrator{said}"
     if lease.reason is Reason.RECLAIMED:
         return "stopped: it was past its length, and others waited for its GPUs"
+    if lease.reason is Reason.NODE_LOST:
+        return "its machine is gone for good, and files that were only there with it"
     if lease.reason is Reason.IDLE:
         return "stopped: nobody used it and its GPUs for a long time; your files are kept"
     return ""

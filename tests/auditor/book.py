@@ -17,8 +17,9 @@ from tests.auditor.verdict import Finding, Kind
 
 #: state -> states that may follow (S8); None = how it may begin
 LEASE_MOVES: Mapping[str | None, frozenset[str]] = {
-    # "running": a container that was found without a lease is adopted
-    None: frozenset({"reserved", "running"}),
+    # "running": a container that was found without a lease is adopted; "stopping": what an ended
+    # lease had on a node that was declared gone, until that is proven to have ended too
+    None: frozenset({"reserved", "running", "stopping"}),
     "reserved": frozenset({"starting", "stopping"}),
     "starting": frozenset({"running", "stopping"}),
     "running": frozenset({"stopping"}),

@@ -59,6 +59,7 @@ EXAMPLES = {
     "api/leases/ID/evict": "api/leases/nobodys/evict",
     "api/leases/ID/keep": "api/leases/nobodys/keep",
     "api/nodes/ID/admin": "api/nodes/nobodys/admin",
+    "api/nodes/ID/lost": "api/nodes/nobodys/lost",
     "api/bookings": "api/bookings",
     "api/bookings/ID/cancel": "api/bookings/nobodys/cancel",
     "api/groups": "api/groups",
@@ -136,6 +137,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     # 400: the empty body does not say what is wanted
     "api/devices/ID/admin": {"POST": OF_AN_ADMIN},
     "api/nodes/ID/admin": {"POST": OF_AN_ADMIN},
+    # 404: there is no such machine
+    "api/nodes/ID/lost": {"POST": {"*": NO, "service token": 404, "token to act": 404}},
     # the buttons of the page, which lead back to it; a session needs its XSRF token
     "(cancel|extend|keep|stop)/ID": {"POST": {"*": NO, "token with scope": 303}},
     # the page's stream: it only reads, and has no end

@@ -129,6 +129,19 @@ async def test_a_server_is_stopped(world: World, tmp_path: Path, capsys: Said) -
         await world.until(lambda: container not in world.engine.containers)
 
 
+async def test_a_machine_that_answers_is_not_declared_gone(
+    world: World, tmp_path: Path, capsys: Said
+) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        node = (await admin.get("nodes"))[0]["name"]
+        code, _, error = await admin.run("lost", node)
+        assert code != 0
+        assert f"{node} answers, so it is not gone" in error
+        assert await admin.get("lost", node, "--empty") == {"name": node, "empty": True}
+        assert (await admin.run("lost", node, "--empty"))[1] == f"{node}: its GPUs are nobody's\n"
+
+
 async def test_a_lease_is_explained(world: World, tmp_path: Path, capsys: Said) -> None:
     async with world.running():
         admin = Admin(world, tmp_path / "site", capsys)

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.decisions import Decision, LeaseStored
+from jupyterhub_gpuspawner.scheduler.lost import is_remnant
 from jupyterhub_gpuspawner.scheduler.models import (
     Admin,
     Booking,
@@ -31,6 +32,7 @@ from jupyterhub_gpuspawner.scheduler.models import (
     Mode,
     NodeState,
     Settings,
+    Target,
 )
 from jupyterhub_gpuspawner.scheduler.policy import Budget, Fairness, Share
 from jupyterhub_gpuspawner.scheduler.queue import Queue
@@ -153,10 +155,7 @@ class Installation(RuleBasedStateMachine):
         for lease in stored_leases:
             if lease.state is LeaseState.RELEASED:
                 self.check_release(before[lease.id], event)
-                self.unseen.update(lease.devices)
-                for device in lease.devices:
-                    self.unseen.update(c for c, p in PARENT.items() if p == device)
-                    self.unseen.update({PARENT.get(device, device)})
+                self.note_release(lease, event)
         for lease in stored_leases:
             if lease.state is LeaseState.RESERVED and lease.id not in before:
                 self.check_grant(lease)
@@ -164,6 +163,14 @@ class Installation(RuleBasedStateMachine):
             for id, lease in before.items():
                 if lease.state is LeaseState.RUNNING:
                     self.check_end(lease, self.state.tables.leases[id])
+
+    def note_release(self, lease: Lease, event: events.Event) -> None:
+        if isinstance(event, events.NodeReported):
+            return  # by a reboot, and the devices were looked at after it
+        self.unseen.update(lease.devices)
+        for device in lease.devices:
+            self.unseen.update(c for c, p in PARENT.items() if p == device)
+            self.unseen.update({PARENT.get(device, device)})
 
     def check_end(self, before: Lease, after: Lease) -> None:
         """S11, L6: a server goes only after its length and a whole warning."""
@@ -180,6 +187,13 @@ class Installation(RuleBasedStateMachine):
     def check_release(self, lease: Lease, event: events.Event) -> None:
         if lease.container_id is None:
             assert lease.state is LeaseState.RESERVED
+        elif isinstance(event, events.NodeLost) and not event.empty:
+            heir = self.state.tables.leases[f"{lease.id}@lost"]
+            assert (heir.container_id, heir.devices) == (lease.container_id, lease.devices)
+            assert (heir.target, heir.node) == (Target.GONE, event.node)
+        elif isinstance(event, (events.NodeLost, events.NodeReported)):
+            # the admin's second word, or another boot
+            assert is_remnant(lease), "S3: released without proof"
         else:
             assert isinstance(event, events.ContainerGone), "S3: released without proof"
             assert event.container_id == lease.container_id, "S3: another container's end"
@@ -373,6 +387,7 @@ class Installation(RuleBasedStateMachine):
     @rule(name=nodes)
     def node_reboots(self, name: str) -> None:
         self.boots[name] += 1
+        self.remnants_end(name)
         self.report(name, {}, f"boot-{self.boots[name]}")
 
     @rule(name=nodes, state=st.sampled_from(NodeState))
@@ -385,6 +400,23 @@ class Installation(RuleBasedStateMachine):
         if state is not NodeState.UP:
             now = {id: lease.state for id, lease in self.state.tables.leases.items()}
             assert now.items() >= leases.items(), "silence released or stopped something"
+
+    def remnants_end(self, name: str) -> None:
+        """Nothing runs any more of what ran when the node was declared gone."""
+        for lease in self.state.tables.leases.values():
+            if lease.node == name and is_remnant(lease):
+                self.running.pop(lease.container_id or "", None)
+
+    @rule(name=nodes, empty=st.booleans())
+    def node_is_lost(self, name: str, empty: bool) -> None:
+        if empty:
+            self.remnants_end(name)
+        elif self.state.tables.nodes[name].state is not NodeState.UP:
+            self.reconciled.discard(name)
+            for container, lease in self.running.items():
+                if self.state.tables.leases[lease].node == name and not lease.endswith("@lost"):
+                    self.running[container] = f"{lease}@lost"
+        self.do(events.NodeLost(node=name, empty=empty))
 
     @rule(data=st.data(), admin=st.sampled_from([Admin.OPEN, *Admin]))
     def admin_decides(self, data: st.DataObject, admin: Admin) -> None:

@@ -232,6 +232,8 @@ async def test_a_cordoned_machine_is_granted_to_nobody(world: World) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [
+        ("nodes/nobodys/lost", {}, 404),
+        ("nodes/nobodys/lost", {"empty": "perhaps"}, 400),
         ("devices/GPU-nobodys/admin", {"admin": "open"}, 404),
         ("nodes/nobodys/admin", {"admin": "open"}, 404),
         ("devices/GPU-nobodys/admin", {"admin": "broken"}, 400),

@@ -109,6 +109,20 @@ async def test_a_service_removed_while_its_node_is_down_is_not_gone(manager):
     assert await view.look_at(service) is None
 
 
+async def test_a_service_of_a_lost_node_is_removed_without_a_word_of_the_node(manager):
+    view = make_view(manager, lambda: GRANTED + HOUR)
+    service = services.create(manager, spec())
+    services.start_new(manager, service)
+    manager.run(service)
+    manager.nodes_by_id["n2"]["Status"]["State"] = "down"
+    await view.abandon(service)
+    await view.abandon(service)
+    assert not manager.services()
+    # its name is free, and its container is not proven gone
+    services.create(manager, spec())
+    assert (await view.look_at(service)).state == "removing"
+
+
 async def test_one_look_has_our_services_with_their_node_and_who_else_holds_gpus(manager):
     view = make_view(manager, lambda: LATE)
     service = services.create(manager, spec())

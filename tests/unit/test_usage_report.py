@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jupyterhub_gpuspawner.errors import RequestError
+from jupyterhub_gpuspawner.scheduler.lost import LOST
 from jupyterhub_gpuspawner.scheduler.models import Claim, GPURequest, Lease, LeaseState, ServerKey
 from jupyterhub_gpuspawner.scheduler.policy import DAY, HOUR
 from jupyterhub_gpuspawner.service.page_data import Viewer
@@ -57,6 +58,10 @@ def test_hours_are_gpus_times_hours_and_who_had_most_is_first() -> None:
     rows = report(had("ann", 2), had("bob", 3, gpus=2), had("cy", 5, gpus=0), had("ann", 1))
     assert brief(rows) == [("bob", 6), ("ann", 3)]
     assert [row.servers for row in rows] == [1, 2]
+
+
+def test_what_a_lost_machine_still_holds_is_nobodys_use() -> None:
+    assert brief(report(had("ann", 2), had(f"{LOST}ann", None))) == [("ann", 2.0)]
 
 
 def test_a_server_counts_in_each_period_with_its_part() -> None:

@@ -88,6 +88,14 @@ function deviceItem(device, node) {
 
 const NODES = {up: () => badge("success", t("up")), silent: () => badge("warning", t("silent")), down: () => badge("danger", t("down"))};
 
+// what can be said of a machine that does not answer, and of what is left of one that was gone
+function leaving(node) {
+  const left = node.devices.some((one) => one.holders.some((held) => held.server.startsWith("lost/")));
+  return [
+    node.state === "silent" ? button(t("Gone for good"), "lost", node.name, node.name, "outline-contrast gpus-hot") : null,
+    left ? button(t("Nothing runs there"), "emptied", node.name, node.name, "outline-contrast gpus-hot") : null];
+}
+
 function nodeItem(node) {
   const free = node.devices.filter((one) => one.state === "free").length;
   return h("article", {class: "gpus-node", "data-node": node.name, "data-key": node.name},
@@ -98,7 +106,7 @@ function nodeItem(node) {
       h("span", {class: "note"}, t("memory {n} of {m}", {n: gibibytes(node.memory_granted), m: gibibytes(node.memory_budget)})),
       node.waiting ? h("span", {}, tn("{n} request waits for it", "{n} requests wait for it", node.waiting)) : null,
       node.why ? h("span", {class: "gpus-bad"}, node.why) : null,
-      keeping("node", node.name, node.admin, node.name)),
+      keeping("node", node.name, node.admin, node.name), ...leaving(node)),
     h("ul", {class: "gpus-devices"}, node.devices.map((one) => deviceItem(one, node))));
 }
 
@@ -317,6 +325,15 @@ const ACTS = {
   async evict(name, about) {
     const said = await ask(t("Stop the server of {who}?", {who: about}), t("Evict"), field(t("Message to its user"), "message", {maxlength: 200}));
     return said && post(path("leases", name, "evict"), {message: said.get("message")});
+  },
+  async lost(name, about) {
+    const said = await ask(t("Is {node} gone for good? Its servers are over for their users.", {node: about}), t("Gone for good"), note());
+    return said && post(path("nodes", name, "lost"), {note: said.get("note")});
+  },
+  async emptied(name, about) {
+    const said = await ask(t("Is it certain that nothing of {node} runs any more? Its GPUs are given out again when it is back.", {node: about}),
+      t("Give its GPUs back"), note());
+    return said && post(path("nodes", name, "lost"), {empty: true, note: said.get("note")});
   },
   async cancel(name, about) {
     return (await ask(t("Cancel the request of {who}?", {who: about}), t("Cancel the request"))) && post(path("queue", name, "cancel"));
