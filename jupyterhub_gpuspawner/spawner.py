@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     class _Base(LimitTraits, SchedulerLink, Spawner):
         environment: Any
+        mounted: Callable[[ResolvedProfile], dict[str, Any]]
 
 else:
     # at run time a mixin: it stands before DockerSpawner or SwarmSpawner, which are Spawners
@@ -257,6 +258,7 @@ class GPUSpawnerMixin(_Base):
             wanted["default_url"] = resolved.default_url
         if resolved.cmd:
             wanted["cmd"] = list(resolved.cmd)
+        wanted.update(self.mounted(resolved))
         self._configured = {name: getattr(self, name) for name in wanted}
         for name, value in wanted.items():
             setattr(self, name, value)

@@ -8,12 +8,12 @@ import docker.errors
 from traitlets import Bool, Dict, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
-from .engine import homes, volumes
+from .engine import homes
+from .engine import volumes as volume_names
 from .errors import GPUSpawnerError
 from .kinds import AbsolutePath
-
-#: what Docker takes behind the last colon of a bind
-_MODES = ("rw", "ro", "z", "Z")
+from .profiles import ResolvedProfile
+from .profiles.mounts import wrong_volume
 
 
 class StorageTraits(Configurable):
@@ -27,6 +27,8 @@ class StorageTraits(Configurable):
     _groups: Any
     _log_name: Any
     _volumes_to_binds: Any
+    volumes: Any
+    mounts: Any
 
     home_path = AbsolutePath(
         "/home/jovyan",
@@ -117,7 +119,7 @@ class StorageTraits(Configurable):
     def _validate_group_volumes(self, proposal: Any) -> Any:
         for group, mounts in proposal.value.items():
             for source, target in mounts.items():
-                wrong = _wrong_mount(source, target)
+                wrong = wrong_volume(source, target)
                 if wrong:
                     raise TraitError(f"group_volumes, group {group!r}: {source!r}: {wrong}")
         return proposal.value
@@ -130,6 +132,16 @@ class StorageTraits(Configurable):
             self._volumes_to_binds(self.group_volumes.get(group, {}), binds)
         return binds
 
+    def mounted(self, resolved: ResolvedProfile) -> dict[str, Any]:
+        """``volumes`` and ``mounts`` with what a profile adds; a mount at a path replaces it."""
+        wanted: dict[str, Any] = {}
+        if resolved.volumes:
+            wanted["volumes"] = {**self.volumes, **resolved.volumes}
+        if resolved.mounts:
+            others = [one for one in self.mounts if one["target"] not in resolved.mounts]
+            wanted["mounts"] = [*others, *resolved.mounts.values()]
+        return wanted
+
     async def delete_forever(self) -> None:
         """Remove the home, if that is wanted. The Hub calls this for each server of a deleted user.
 
@@ -138,24 +150,12 @@ class StorageTraits(Configurable):
         """
         if self.name or not self.delete_homes:
             return
-        owner = volumes.owner_id(user_id=self.user.id, created=self.user.created, hub=self.hub_name)
+        owner = volume_names.owner_id(
+            user_id=self.user.id, created=self.user.created, hub=self.hub_name
+        )
         try:
-            for name in await self.engine(volumes.find_homes, owner):
+            for name in await self.engine(volume_names.find_homes, owner):
                 await self.engine(homes.remove_home, name, owner=owner)
                 self.log.info("%s: deleted with the user: volume %s", self._log_name, name)
         except (GPUSpawnerError, docker.errors.DockerException, OSError) as error:
             self.log.error("%s: the home stays although its user goes: %s", self._log_name, error)
-
-
-def _wrong_mount(source: object, target: object) -> str:
-    """What is wrong with one entry of ``volumes``; empty = nothing."""
-    mount = {"bind": target} if isinstance(target, str) else target
-    if not isinstance(source, str) or not source:
-        return "want the name of a volume or an absolute path"
-    if not isinstance(mount, dict) or not {"bind"} <= set(mount) <= {"bind", "mode"}:
-        return f'want a path in the container, or {{"bind": PATH, "mode": "ro"}}; not {target!r}'
-    if not isinstance(mount["bind"], str) or not mount["bind"].startswith("/"):
-        return f"want an absolute path in the container, not {mount['bind']!r}"
-    if mount.get("mode", "rw") not in _MODES:
-        return f"mode is {mount['mode']!r}; allowed: {', '.join(_MODES)}"
-    return ""

@@ -16,6 +16,8 @@ from pydantic import BeforeValidator, field_validator, model_validator
 
 from . import fields
 from .companions import parse_companions
+from .mounts import WORDS as MOUNT_WORDS
+from .mounts import Mounts, Volumes
 from .words import Strict
 from .words import nearest as nearest
 
@@ -72,6 +74,10 @@ class Overrides(Strict):
     shm_size: fields.Memory | None = None
     #: name -> number, or [soft, hard]
     ulimits: fields.Ulimits | None = None
+    #: volumes and folders in the server, added to ``c.GPUDockerSpawner.volumes``, in its words
+    volumes: Volumes | None = None
+    #: mounts of any kind, added to ``c.GPUDockerSpawner.mounts``, in its words
+    mounts: Mounts | None = None
     #: variables added to the server's environment
     environment: fields.Environment | None = None
     #: how long it is expected to be needed, seconds or ``"4h"``
@@ -144,6 +150,9 @@ class UnlistedChoice(Strict):
         """What can be known before a user gives a text: words, fixed values, variables' names."""
         Overrides.model_validate(dict.fromkeys(override))
         Overrides.model_validate({w: v for w, v in override.items() if not _has_placeholder(v)})
+        for word in MOUNT_WORDS:
+            if _has_placeholder(override.get(word)):
+                raise ValueError(f"{word}: no text of a user's may name what is mounted, or where")
         names = override.get("environment")
         if isinstance(names, Mapping):
             Overrides.model_validate({"environment": dict.fromkeys(names, "")})
@@ -262,7 +271,7 @@ def _has_placeholder(value: object) -> bool:
     if isinstance(value, str):
         return PLACEHOLDER in value
     if isinstance(value, dict):
-        return any(_has_placeholder(part) for part in value.values())
+        return any(_has_placeholder(part) for pair in value.items() for part in pair)
     return isinstance(value, (list, tuple)) and any(_has_placeholder(part) for part in value)
 
 

@@ -73,6 +73,10 @@ class ResolvedProfile:
     shm_size: int | None = None
     #: name -> (soft, hard), -1 = no end
     ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    #: source -> where and how it is mounted, as ``volumes`` of the spawner
+    volumes: Mapping[str, Any] = field(default_factory=dict)
+    #: path in the container -> mount, as ``mounts`` of the spawner
+    mounts: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     #: seconds it is expected to be needed
     length: float | None = None

@@ -48,6 +48,32 @@ async def test_what_a_profile_sets_is_forgotten_before_the_next_spawn() -> None:
     await settle()
 
 
+async def test_what_a_profile_mounts_is_added_for_this_spawn_only() -> None:
+    def tmpfs(target: str, size: int) -> dict[str, Any]:
+        return {"type": "tmpfs", "source": "", "target": target, "tmpfs_size": size}
+
+    profiles = [
+        {
+            "display_name": "Data",
+            "spawner_override": {
+                "gpus": 0,
+                "volumes": {"data-{username}": {"bind": "/data", "mode": "ro"}},
+                "mounts": [tmpfs("/scratch", 2)],
+            },
+        }
+    ]
+    own = {"volumes": {"tools": "/tools"}, "mounts": [tmpfs("/scratch", 1), tmpfs("/var", 1)]}
+    spawner = spawner_of(World(), {"profile_list": profiles, **own})
+    await spawner.run_pre_spawn_hook()
+    name = f"data-{spawner.escaped_name}"
+    assert spawner.volume_binds[name] == {"bind": "/data", "mode": "ro"}
+    assert spawner.volume_binds["tools"]["bind"] == "/tools"
+    assert [dict(one)["Target"] for one in spawner.mount_binds] == ["/var", "/scratch"]
+    spawner.clear_state()
+    assert (spawner.volumes, spawner.mounts) == (own["volumes"], own["mounts"])
+    await settle()
+
+
 async def test_callables_are_asked_at_each_spawn() -> None:
     world = World()
     sizes = iter([2**26, 2**27])
