@@ -27,6 +27,7 @@ _NODES: Columns = {
     "memory granted": lambda row: format_memory(row["memory_granted"]),
     "of": lambda row: format_memory(row["memory_budget"]),
     "why": lambda row: str(row["explanation"]),
+    "pulls": lambda row: ", ".join(f"{one['image']}: {one['state']}" for one in row["pulls"]),
 }
 _LEASES: Columns = {
     "lease": lambda row: str(row["id"]),

@@ -48,6 +48,9 @@ def _pulled(client: docker.DockerClient, image: str, limit: float) -> list[Pull]
                 said = line
                 note(line)
             if all(one.over for one in found) or time.monotonic() > until:
+                # while the job is there, whose end has the scheduler look
+                there = [one.node for one in found if one.state == "there"]
+                pulls.remember(client, image, there)
                 return found
             time.sleep(PAUSE)
     finally:
@@ -58,8 +61,10 @@ COMMANDS = (
     Command(
         name="swarm pull",
         help="Pull an image on every node of a Swarm.\n\n"
-        "A job of one task a node has each node pull it; what each does is said as it goes on. The "
-        "credentials of 'docker login' go along. Exit code 0: all nodes have it.",
+        "A job of one task a node has each node pull it; what each does is said as it goes on, "
+        "also on the admin page and by `nodes`. Of equally good nodes a server then starts on one "
+        "that has its image. The credentials of 'docker login' go along. Exit code 0: all nodes "
+        "have it.",
         arguments=(
             Argument(name="IMAGE", help="the image, as profiles name it"),
             Argument(

@@ -52,6 +52,8 @@ class Kind(Text):
     OWNER = "owner"
     #: the config of a Swarm that says on which node a volume is
     WHEREABOUTS = "whereabouts"
+    #: a config of a Swarm that says which nodes have pulled an image, and the task that pulls it
+    IMAGE = "image"
     #: an admin's: a container that sees GPUs and only watches them, such as dcgm-exporter
     OBSERVER = "observer"
 

@@ -7,7 +7,8 @@ comes before it is the pull. Functions take a client of a manager and block.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,12 +17,14 @@ import docker.errors
 
 from ..errors import ImageMissing
 from ..swarm_nodes import named
-from . import tasks
+from . import labels, tasks
 from .faults import explain
 from .services import all_nodes, all_tasks
+from .volumes import digest
 
-#: what the names of such jobs begin with
-PREFIX = "gpus-pull-"
+#: what the names of such jobs begin with, and those of the configs that say what they did
+PREFIX, RECORD = "gpus-pull-", "gpus-image-"
+_LABELS = {labels.KIND: labels.Kind.IMAGE.value}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +72,8 @@ def begin(client: docker.DockerClient, image: str) -> str:
         "Privileges": {"NoNewPrivileges": True},
         "ReadOnly": True,
         "Healthcheck": {"Test": ["NONE"]},
+        # by which the scheduler knows the task, and shows how far it is
+        "Labels": _LABELS,
     }
     task = {"ContainerSpec": container, "RestartPolicy": {"Condition": "none"}}
     # credentials of the registry go along, as the SDK finds them in Docker's configuration
@@ -90,6 +95,37 @@ def end(client: docker.DockerClient, job: str) -> None:
         client.api.remove_service(job)
     except docker.errors.NotFound:
         return
+
+
+def remember(client: docker.DockerClient, image: str, nodes: Iterable[str]) -> None:
+    """Have the Swarm remember which nodes have an image, for the scheduler's placement."""
+    name = RECORD + digest("image", image)[:32]
+    have = {**_LABELS, labels.NAME: image, labels.NODE: ",".join(sorted(nodes))}
+    with suppress(docker.errors.NotFound):
+        client.api.remove_config(name)
+    client.api.create_config(name, f"{image} is on {have[labels.NODE]}\n".encode(), labels=have)
+
+
+def remembered(client: docker.DockerClient) -> dict[str, frozenset[str]]:
+    """Image -> names of the nodes that had it after the last ``swarm pull``."""
+    chosen = {"label": f"{labels.KIND}={labels.Kind.IMAGE.value}"}
+    found = (config["Spec"]["Labels"] for config in client.api.configs(filters=chosen))
+    return {
+        str(one.get(labels.NAME)): frozenset(filter(None, str(one.get(labels.NODE)).split(",")))
+        for one in found
+    }
+
+
+def going_on(
+    nodes: Sequence[Mapping[str, Any]], found: Iterable[Mapping[str, Any]]
+) -> dict[str, tuple[Pull, ...]]:
+    """Image -> how far each node is with it, of the jobs that there are now. Pure."""
+    jobs: dict[str, list[Mapping[str, Any]]] = {}
+    for task in found:
+        container: Mapping[str, Any] = (task.get("Spec") or {}).get("ContainerSpec") or {}
+        if (container.get("Labels") or {}).get(labels.KIND) == labels.Kind.IMAGE.value:
+            jobs.setdefault(str(container.get("Image")), []).append(task)
+    return {image: tuple(progress(nodes, mine)) for image, mine in jobs.items()}
 
 
 def progress(nodes: Sequence[Mapping[str, Any]], mine: Sequence[Mapping[str, Any]]) -> list[Pull]:

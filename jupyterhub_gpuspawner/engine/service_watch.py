@@ -9,6 +9,7 @@ from typing import Any
 import docker
 import requests
 
+from . import pulls
 from .events import ContainerEvent, EngineEvents, Item, Reconnected
 from .services import observe_all
 from .watch import EngineWatch
@@ -54,7 +55,9 @@ def parse_event(data: dict[str, Any]) -> Item:
     try:
         if data.get("Type") != "service":
             return Reconnected(why="node")
-        action = str(data["Action"])
+        action, about = str(data["Action"]), data["Actor"].get("Attributes") or {}
+        if str(about.get("name")).startswith(pulls.PREFIX):
+            return Reconnected(why="pull")  # of images: they are shown, and counted upon
         return ContainerEvent(
             action="destroy" if action == "remove" else action,
             container_id=str(data["Actor"]["ID"]),

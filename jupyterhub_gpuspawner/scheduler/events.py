@@ -165,6 +165,14 @@ class NodeChanged:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImagesSeen:
+    """Images are on nodes, whether or not a server of them ever ran there."""
+
+    #: image -> names of nodes
+    images: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NodeLost:
     """An admin says that a node is gone for good: its servers' users are free of them.
 
@@ -256,6 +264,7 @@ Event = Union[  # noqa: UP007 (a value at run time on 3.10)
     NodeReported,
     NodeReconciled,
     NodeChanged,
+    ImagesSeen,
     NodeLost,
     AdminAsked,
     ExtensionAsked,

@@ -116,6 +116,12 @@ def node_changed(core: Core, event: events.NodeChanged, now: float) -> None:
     _mark_uncertain(core, event.node, event.state is not NodeState.UP)
 
 
+def images_seen(core: Core, event: events.ImagesSeen, now: float) -> None:
+    """Know where images are. Not stored: who tells it tells it again."""
+    for image, nodes in event.images.items():
+        core.tables.note_image(image, nodes)
+
+
 def _mark_uncertain(core: Core, node: str, uncertain: bool) -> None:
     for lease in list(core.tables.leases.values()):
         if lease.node == node and lease.uncertain is not uncertain:

@@ -55,6 +55,7 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.NodeReported: inventory.node_reported,
     events.NodeReconciled: inventory.node_reconciled,
     events.NodeChanged: inventory.node_changed,
+    events.ImagesSeen: inventory.images_seen,
     events.NodeLost: lost.node_lost,
     events.AdminAsked: inventory.admin_asked,
     events.ActivitySeen: idle.activity_seen,

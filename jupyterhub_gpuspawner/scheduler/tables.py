@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from . import filters, transitions
 from .decisions import BookingStored, Decision, DeviceStored, EntryStored, LeaseStored, NodeStored
@@ -56,7 +57,7 @@ class Tables:
         #: bookings that are not over, and those of each device, the earliest first
         self.bookings: dict[str, Booking] = {}
         self.bookings_of: dict[str, list[Booking]] = {}
-        #: image -> nodes on which a server of it ran: it was there, and most often still is
+        #: image -> nodes where it was seen, or a server of it ran: most often it still is there
         self.images: dict[str, set[str]] = {}
         self.next_seq = 1
         #: grows with each change that a grant may depend on
@@ -125,7 +126,8 @@ class Tables:
             self._store_entry(decision.entry)
         elif isinstance(decision, LeaseStored):
             self._store_lease(decision.lease)
-            self._note_image(decision.lease)
+            if decision.lease.state is LeaseState.RUNNING:
+                self.note_image(decision.lease.request.image, (decision.lease.node,))
         elif isinstance(decision, DeviceStored):
             self._store_device(decision.device, decision.status)
         elif isinstance(decision, NodeStored):
@@ -133,13 +135,13 @@ class Tables:
         elif isinstance(decision, BookingStored):
             self._store_booking(decision.booking)
 
-    def _note_image(self, lease: Lease) -> None:
-        image = lease.request.image
-        if image and lease.state is LeaseState.RUNNING:
+    def note_image(self, image: str, nodes: Iterable[str]) -> None:
+        """Nodes have an image; empty = it is not known which."""
+        if image:
             if len(self.images) > _IMAGES:
                 # people's own images add up; what is used again is learnt again
                 self.images.clear()
-            self.images.setdefault(image, set()).add(lease.node)
+            self.images.setdefault(image, set()).update(nodes)
 
     def _store_entry(self, entry: QueueEntry) -> None:
         old = self.entries.get(entry.id)

@@ -34,6 +34,7 @@ def admin_map(view: View, words: Words) -> list[dict[str, Any]]:
     return [
         {
             **_node(state, name, say),
+            "pulls": view.pulled_on(name),
             "waiting": waits.get(name, 0),
             "devices": [
                 _device(state, device, say)

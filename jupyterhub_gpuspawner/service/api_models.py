@@ -43,6 +43,13 @@ class Device(_Answer):
     note: str = Field(description="what an admin or a source said of it; for admins")
 
 
+class ImagePull(_Answer):
+    """An image that all machines of a Swarm are told to pull."""
+
+    image: str
+    state: str = Field(description="waiting, pulling, silent, or why it failed")
+
+
 class Node(_Answer):
     """A machine."""
 
@@ -54,6 +61,7 @@ class Node(_Answer):
     memory_granted: int = Field(description="bytes that servers have as their limit")
     memory_budget: int = Field(description="bytes that servers may have in all")
     cpus: float
+    pulls: list[ImagePull] = Field(description="images that are pulled there now; for admins")
 
 
 class Lease(_Answer):

@@ -155,6 +155,7 @@ class Desk:
                     now=self.now(),
                     excuse=self.excuse(),
                     use=self._use,
+                    pulls=self.reconciler.pulls if self.reconciler is not None else {},
                     ended=lambda user: self._ended.get(user, ()),
                     home=self.large_home,
                 )

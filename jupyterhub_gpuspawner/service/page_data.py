@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -56,6 +56,8 @@ class View:
     use: Callable[[Lease], dict[str, Any]] = lambda lease: {}
     #: user -> bytes and limit of the home, where it is too large
     home: Callable[[str], dict[str, int] | None] = lambda user: None
+    #: node -> (image, how far it is) of images that are pulled there
+    pulls: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     #: what was worked out already, for all who look at the same state
     memo: dict[str, Any] = field(default_factory=dict)
 
@@ -80,7 +82,18 @@ class View:
 
     def nodes(self) -> list[dict[str, Any]]:
         """All machines."""
-        return [_node(self.state, name) for name in sorted(self.state.tables.nodes)]
+        return [self._node(name) for name in sorted(self.state.tables.nodes)]
+
+    def _node(self, name: str) -> dict[str, Any]:
+        row = node_row(self.state, name)
+        reason = row["reason"]
+        words = "" if reason is None else REASONS[Reason(reason)]
+        return {**row, "explanation": words, "pulls": self.pulled_on(name)}
+
+    def pulled_on(self, node: str) -> list[dict[str, str]]:
+        """Images that a machine is told to have, and has not yet. For admins."""
+        found = self.pulls.get(node, ()) if self.viewer.admin else ()
+        return [{"image": image, "state": state} for image, state in found]
 
     def devices(self) -> list[dict[str, Any]]:
         """All devices."""
@@ -128,12 +141,6 @@ def _device(state: SchedulerState, device: Device, viewer: Viewer) -> dict[str, 
     row["explanation"] = "" if reason is None else REASONS[Reason(reason)]
     row["note"] = state.tables.status[device.id].note if viewer.admin else ""
     return row
-
-
-def _node(state: SchedulerState, name: str) -> dict[str, Any]:
-    row = node_row(state, name)
-    reason = row["reason"]
-    return {**row, "explanation": "" if reason is None else REASONS[Reason(reason)]}
 
 
 def lease_row(state: SchedulerState, lease: Lease, starved: Collection[str] = ()) -> dict[str, Any]:

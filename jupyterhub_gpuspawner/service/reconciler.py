@@ -64,6 +64,8 @@ class Reconciler:
         self._clock = clock
         #: our containers that were seen last, by id; the device source asks for them
         self.containers: frozenset[str] = frozenset()
+        #: node -> (image, how far it is) of images that an admin has all nodes pull
+        self.pulls: Mapping[str, tuple[tuple[str, str], ...]] = {}
         #: ids of running containers in which the kernel killed a process for memory
         self.starved: frozenset[str] = frozenset()
         #: why nothing can be granted on the node; None = all is well

@@ -17,6 +17,7 @@ from ..discovery.engine import Plan
 from ..discovery.toolkit import Verdict
 from ..engine import tasks
 from ..engine.observe import Observation
+from ..engine.pulls import Pull
 from ..scheduler import events
 from ..scheduler.lost import is_remnant
 from ..scheduler.models import Admin, Lease, NodeState
@@ -37,7 +38,8 @@ NO_AGENTS = Agents("", 1.0, lambda: 0.0)
 #: be in a report that is as old
 REMEMBERED = 60.0
 
-#: seconds until the next look while a service is gone and its container is not known to be
+#: seconds until the next look while a service is gone and its container is not known to be, or
+#: an image is pulled
 WATCHED = 1.0
 
 
@@ -58,6 +60,7 @@ class SwarmReconciler(Reconciler):
         #: containers of our servers -> when they were last listed; device -> when last held
         self._containers: dict[str, float] = {}
         self._held: dict[str, float] = {}
+        self._known_images: Mapping[str, frozenset[str]] = {}
         engine.recall = self._recall
 
     async def _recall(self, service_id: str) -> Held | None:
@@ -66,6 +69,11 @@ class SwarmReconciler(Reconciler):
             return Held(node=lease.node, granted_at=lease.granted_at) if lease else None
 
         return await self._actor.read(look)
+
+    def restart(self) -> None:
+        """Also what is not stored is told again."""
+        self._known_images = {}
+        super().restart()
 
     # -- what differs ------------------------------------------------------------------------
 
@@ -79,8 +87,12 @@ class SwarmReconciler(Reconciler):
         return sorted(self._ready_nodes)
 
     def _until_due(self) -> float:
-        due = WATCHED if self._vanished else super()._until_due()
+        going_on = any(state in ("waiting", "pulling") for state in self._pull_states())
+        due = WATCHED if self._vanished or going_on else super()._until_due()
         return min(due, self.agents.silence / 2) if self.agents.wanted else due
+
+    def _pull_states(self) -> Iterable[str]:
+        return (state for found in self.pulls.values() for _, state in found)
 
     async def _silence(self) -> None:
         for name in await self._actor.read(lambda state: sorted(state.tables.nodes)):
@@ -119,6 +131,17 @@ class SwarmReconciler(Reconciler):
             await self._report_node(report, seen, told.get(name, taken_at))
             await self._follow_admin(name, swarm.admin(ready[name]))
         self._ready_nodes = frozenset(ready)
+        await self._images(seen)
+
+    async def _images(self, seen: SwarmSeen) -> None:
+        """Tell placement where images are, and pages what is pulled."""
+        if seen.images != self._known_images:
+            await self._actor.post(events.ImagesSeen(images=seen.images))
+            self._known_images = seen.images
+        pulls = pulls_of(seen.pulls)
+        if pulls != self.pulls:
+            self.pulls = pulls
+            self.on_change()
 
     def _heard(
         self, listed: dict[str, Report], ready: Mapping[str, Any], seen: SwarmSeen
@@ -186,6 +209,16 @@ class SwarmReconciler(Reconciler):
 
 #: no device of a Swarm has a problem that the engine's ``/info`` tells
 _PLAIN = Plan(injections={}, problems={})
+
+
+def pulls_of(jobs: Mapping[str, tuple[Pull, ...]]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Node -> (image, how far it is) of what is not there yet. Pure."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for image, pulls in sorted(jobs.items()):
+        for one in pulls:
+            if one.state != "there":
+                found.setdefault(one.node, []).append((image, one.words or one.state))
+    return {node: tuple(each) for node, each in found.items()}
 
 
 def _lost(state: SchedulerState) -> frozenset[str]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import docker
 import docker.errors
 
-from ..engine import labels, services, tasks
+from ..engine import labels, pulls, services, tasks
 from ..engine.observe import Observation, seconds
 from ..engine.pool import EnginePool
+from ..engine.pulls import Pull
 from ..engine.swarm_owner import claim_swarm
 from ..scheduler.models import GPURequest
 from ..swarm_nodes import named
@@ -48,6 +49,9 @@ class SwarmSeen(Seen):
     nodes: tuple[tuple[Mapping[str, Any], str], ...] = ()
     #: ids of the containers of our servers, on all nodes
     containers: frozenset[str] = frozenset()
+    #: image -> names of nodes that have it, and how far each node is with one that is pulled
+    images: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    pulls: Mapping[str, tuple[Pull, ...]] = field(default_factory=dict)
 
 
 def proven(
@@ -224,6 +228,8 @@ class SwarmView:
             others=tuple(others),
             nodes=tuple(nodes),
             containers=frozenset(mine) - {""},
+            images=pulls.remembered(client),
+            pulls=pulls.going_on(survey.nodes, survey.tasks),
         )
 
     def _is_ours(self, task: Mapping[str, Any]) -> bool:

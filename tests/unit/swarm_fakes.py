@@ -124,13 +124,22 @@ class Manager:
         self.configs_by_name[name] = {"ID": f"c-{name}", "Spec": spec}
         return {"ID": f"c-{name}"}
 
+    def remove_config(self, name: str) -> None:
+        self.inspect_config(name)
+        del self.configs_by_name[name]
+
     def inspect_config(self, name: str) -> dict[str, Any]:
         if name not in self.configs_by_name:
             raise docker.errors.NotFound("404", answered(404), f"config {name} not found")
         return copy.deepcopy(self.configs_by_name[name])
 
-    def configs(self) -> list[dict[str, Any]]:
-        return copy.deepcopy(list(self.configs_by_name.values()))
+    def configs(self, filters: Any = None) -> list[dict[str, Any]]:
+        wanted = [text.partition("=")[::2] for text in [(filters or {}).get("label")] if text]
+        return [
+            copy.deepcopy(one)
+            for one in self.configs_by_name.values()
+            if all(one["Spec"]["Labels"].get(key) == value for key, value in wanted)
+        ]
 
     def nodes(self) -> list[dict[str, Any]]:
         return copy.deepcopy(list(self.nodes_by_id.values()))

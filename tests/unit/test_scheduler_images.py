@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jupyterhub_gpuspawner.scheduler import tables
+from jupyterhub_gpuspawner.scheduler import events, tables
 from jupyterhub_gpuspawner.scheduler.models import Device, Settings
 from jupyterhub_gpuspawner.scheduler.policy import Placement
 from jupyterhub_gpuspawner.scheduler.topology import bond
@@ -52,6 +52,14 @@ def test_an_image_is_known_where_a_server_of_it_ran_not_where_it_was_only_grante
     lease = world.ask("bob", image=OTHER, node="n2")
     world.stop(lease)
     assert world.lease(world.ask("ann", image=OTHER)).node == "n1"
+
+
+def test_an_image_that_was_pulled_is_known_without_a_server_of_it() -> None:
+    world = site()
+    world.do(events.ImagesSeen(images={OTHER: frozenset({"n2"}), "": frozenset({"n3"})}))
+    assert world.lease(world.ask("ann", image=OTHER)).node == "n2"
+    assert world.lease(world.ask("bob", image=LAB)).node == "n2"  # filled first
+    assert "" not in world.state.tables.images
 
 
 def test_it_is_known_after_a_restart_from_what_runs() -> None:

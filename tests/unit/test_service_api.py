@@ -194,6 +194,16 @@ async def test_a_wrong_query_is_400_and_names_what_is_wrong(
     assert query.partition("=")[0] in answer["message"]
 
 
+async def test_admins_see_which_images_a_machine_is_pulling(world: World, log_in: Any) -> None:
+    async with world.running():
+        name = (await get(world, "nodes"))[1]["items"][0]["name"]
+        world.desk.reconciler.pulls = {name: (("team/lab:1", "pulling"),)}
+        _, answer = await get(world, "nodes")
+        assert answer["items"][0]["pulls"] == [{"image": "team/lab:1", "state": "pulling"}]
+        log_in("alice")
+        assert (await items(world, "nodes"))[0]["pulls"] == []
+
+
 # -- acting --------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,7 @@ function nodeItem(node) {
       h("span", {class: "note"}, t("memory {n} of {m}", {n: gibibytes(node.memory_granted), m: gibibytes(node.memory_budget)})),
       node.waiting ? h("span", {}, tn("{n} request waits for it", "{n} requests wait for it", node.waiting)) : null,
       node.why ? h("span", {class: "gpus-bad"}, node.why) : null,
+      node.pulls.map((one) => h("span", {class: "note"}, t("pulls {image}: {state}", {image: one.image, state: one.state}))),
       keeping("node", node.name, node.admin, node.name), ...leaving(node)),
     h("ul", {class: "gpus-devices"}, node.devices.map((one) => deviceItem(one, node))));
 }
