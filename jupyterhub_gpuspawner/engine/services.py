@@ -47,6 +47,8 @@ __all__ = [
 
 #: seconds between two looks at a task that ends, and that it may take beyond its grace
 STOP_PAUSE, STOP_EXTRA = 0.1, 40.0
+#: seconds between two looks whether Swarm has forgotten it
+FORGET_PAUSE = 0.05
 #: times that a change is tried again because somebody else changed the service meanwhile
 _RACES = 5
 
@@ -186,6 +188,7 @@ def remove(
 ) -> None:
     """Stop and remove a service. Raises like :func:`stop`; then it is left as it is."""
     stop(client, service_id, grace, sleep=sleep)
+    _await_forgotten(client, service_id, sleep)
     _drop(client, service_id)
 
 
@@ -209,6 +212,7 @@ def discard(client: docker.DockerClient, service_id: str) -> None:
         info = _inspect(client, service_id)
     if info is not None and not _ended(client, info):
         raise EngineError(f"service {service_id}: it has a task; left as it is")
+    _await_forgotten(client, service_id, time.sleep)
     _drop(client, service_id)
 
 
@@ -369,6 +373,23 @@ def _update(
         mode=dict(mode),
         endpoint_spec=spec.get("EndpointSpec"),
     )
+
+
+def _await_forgotten(
+    client: docker.DockerClient, service_id: str, sleep: Callable[[float], None]
+) -> None:
+    """Return when Swarm has forgotten a task that was stopped, some 0.3 s after its end.
+
+    A removal of the service at that very moment reads the task and finds it gone, which ends the
+    manager's dockerd ("nil pointer dereference" in ``SetServiceTasksRemove``, seen with 26.1.5).
+    """
+    for _ in range(round(STOP_EXTRA / FORGET_PAUSE)):
+        going = any(tasks.is_going(task) for task in _tasks_of(client, service_id))
+        # gone already: there is nothing left to remove, whatever becomes of the task
+        if not going or _inspect(client, service_id) is None:
+            return
+        sleep(FORGET_PAUSE)
+    raise EngineUnknown(f"service {service_id}: Swarm does not forget its task")
 
 
 def _drop(client: docker.DockerClient, service_id: str) -> None:

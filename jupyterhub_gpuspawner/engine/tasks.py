@@ -160,6 +160,11 @@ def is_final(task: Json) -> bool:
     return state_of(task) in FINAL
 
 
+def is_going(task: Json) -> bool:
+    """Whether Swarm is about to forget the task, or does so once it is over."""
+    return str(task.get("DesiredState")) == "remove"
+
+
 def is_ready(node: Json) -> bool:
     """Whether the manager hears from the node."""
     return str((node.get("Status") or {}).get("State")) == "ready"

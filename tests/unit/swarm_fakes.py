@@ -100,6 +100,11 @@ class Manager:
 
     def remove_service(self, which: str) -> bool:
         self.inspect_service(which)
+        # seen with 26.1.5: the service's removal meets the task's own, and dockerd panics
+        ended = ("shutdown", "complete", "failed", "rejected")
+        for task in self._of(which):
+            forgotten = task["DesiredState"] == "remove" and task["Status"]["State"] in ended
+            assert not forgotten, "a service is removed while Swarm forgets its task"
         del self.services_by_id[which]
         for task in self._of(which):
             task["DesiredState"] = "remove"

@@ -84,6 +84,25 @@ def test_a_stop_ends_when_the_node_has_said_so(manager):
     services.remove(manager, service, sleep=manager.step)
 
 
+def test_what_somebody_else_has_removed_is_not_waited_for(manager):
+    service = services.create(manager, spec())
+    services.start_new(manager, service)
+    manager.run(service)
+    manager.nodes_by_id["n2"]["Status"]["State"] = "down"
+    manager.remove_service(service)
+    services.remove(manager, service, sleep=lambda _: pytest.fail("it waits"))
+    assert len(manager.tasks()) == 1
+
+
+def test_a_service_whose_task_swarm_does_not_forget_stays(manager):
+    service = services.create(manager, spec())
+    services.start_new(manager, service)
+    manager.run(service, "complete", DesiredState="remove")
+    with pytest.raises(EngineUnknown, match="does not forget its task"):
+        services.remove(manager, service, sleep=lambda _: None)
+    assert len(manager.services()) == 1
+
+
 def test_nothing_is_removed_while_the_node_does_not_answer(manager):
     service = services.create(manager, spec())
     services.start_new(manager, service)
