@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jupyterhub_gpuspawner.errors import EngineUnknown
+from tests import howto
 from tests.unit.service_world import World, do_not_wait
+from tests.unit.test_cli_live import Admin
+
+# real sockets
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -69,3 +75,22 @@ async def test_the_second_word_is_in_the_journal(world: World) -> None:
         path = f"nodes/{await name_of(world)}/lost"
         assert await ask(world, path, {"empty": True}) == (200, {"ok": True})
         assert "declared emptied by service token" in await said(world)
+
+
+async def test_the_commands_of_the_page_work(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with world.running():
+        admin = Admin(world, tmp_path / "site", capsys)
+        await world.run("alice", 1)
+        name = await name_of(world)
+        world.engine.down = EngineUnknown("no answer from Docker")
+        world.desk.reconciler.nudge()
+        await world.until_states("busy", "unavailable", "unavailable")
+        held = []
+        for line in howto.commands("run-it", __file__):
+            program, *words = shlex.split(line.replace("node2", name))
+            code, _, error = await admin.run(*words)
+            assert (program, code) == ("jupyterhub-gpuspawner", 0), error
+            held.append([row["server"] for row in (await ask(world, "leases"))[1]["items"]])
+        assert held == [["lost/alice"], []]
