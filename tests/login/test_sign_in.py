@@ -7,10 +7,14 @@ from urllib.parse import urlsplit
 from playwright.sync_api import expect
 
 from deploy.quickstart.trial import wait_for
+from tests.browser.visitor import STEP
 from tests.hub.conftest import tracebacks
 
 #: what a request above the limit of a group is answered with
 TOO_MANY = "You may hold fewer GPUs than the 2 you asked for."
+
+# a loaded machine needs longer than Playwright's 5 s for a page of the provider's
+expect.set_options(timeout=STEP)
 
 
 def test_a_member_of_a_group_signs_in_and_starts_the_profile_of_the_group(hub, provider, somebody):
@@ -128,6 +132,27 @@ def test_a_provider_that_is_away_is_a_readable_page_and_costs_nobody_anything(
         provider.start()
     hans.sign_in()
     expect(hans.page).to_have_url(f"{hub.public}/hub/home")
+
+
+def test_a_secret_that_the_provider_does_not_take_is_a_readable_page_and_mended_loses_nothing(
+    hub, provider, somebody
+):
+    jan = somebody("jan", "/lab/course")
+    right = provider.client_secret
+    provider.stop()
+    # renewed there, and not at the Hub
+    provider.client_secret = "another-one-0123456789"
+    provider.start()
+    try:
+        jan.sign_in()
+        expect(jan.page.locator("h1")).to_contain_text("502")
+        assert "the client id or secret of this Hub may be wrong" in jan.text()
+    finally:
+        provider.stop()
+        provider.client_secret = right
+        provider.start()
+    jan.sign_in()
+    expect(jan.page).to_have_url(f"{hub.public}/hub/home")
 
 
 def test_who_gives_up_at_the_provider_reads_so(hub, somebody):
