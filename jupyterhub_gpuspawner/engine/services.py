@@ -26,6 +26,7 @@ from .containers import ExitReport, last_words, taken_over
 from .faults import explain
 from .observe import Observation
 from .service_spec import NO_TASK, ONE_TASK, Place, ServiceSpec
+from .tasks import Progress
 
 __all__ = [
     "ExitReport",
@@ -51,30 +52,6 @@ STOP_PAUSE, STOP_EXTRA = 0.1, 40.0
 FORGET_PAUSE = 0.05
 #: times that a change is tried again because somebody else changed the service meanwhile
 _RACES = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """How far the start of a service is."""
-
-    #: Swarm's word: ``pending``, ``preparing``, ``running``, ``rejected`` …; ``new`` before
-    state: str
-    #: Swarm's own words about it; may be empty
-    words: str = ""
-    #: ids of the devices that Swarm gave the task
-    assigned: tuple[str, ...] = ()
-    #: address on the network asked for; empty = none yet
-    address: str = ""
-
-    @property
-    def lacks(self) -> str:
-        """What the node lacks for it: image, mount, or nothing that its words tell."""
-        return tasks.lacking(self.words) if self.state in ("rejected", "failed") else ""
-
-    @property
-    def over(self) -> bool:
-        """Whether it will not run any more."""
-        return self.state in tasks.FINAL or self.state == "orphaned"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,15 +116,7 @@ def progress(client: docker.DockerClient, service_id: str, network: str) -> Prog
             f"service {service_id}: removed while it started",
             "Somebody removed your server while it started. Start it again.",
         )
-    task = tasks.newest(_tasks_of(client, service_id))
-    if task is None:
-        return Progress(state="new")
-    return Progress(
-        state=tasks.state_of(task),
-        words=tasks.words_of(task),
-        assigned=tasks.assigned(task),
-        address=tasks.address_of(task, network),
-    )
+    return tasks.progress(tasks.newest(_tasks_of(client, service_id)), network)
 
 
 def stop(

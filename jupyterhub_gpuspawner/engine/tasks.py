@@ -9,6 +9,7 @@ manager repeats what a node reported last, so an answer about a node that is not
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..device_names import MARKER_DIR, TOOLKIT_MOUNTS
@@ -30,6 +31,42 @@ _CONSTRAINT = "node.id=="
 _NO_IMAGE = ("no such image", "pull access denied", "manifest unknown", "manifest for ")
 _NO_MOUNT = ("mount config", "bind source", "mounting", "to mount", "volume")
 _NOTHING = frozenset({"", "void", "none"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far the start of a service is."""
+
+    #: Swarm's word: ``pending``, ``preparing``, ``running``, ``rejected`` …; ``new`` before
+    state: str
+    #: Swarm's own words about it; may be empty
+    words: str = ""
+    #: ids of the devices that Swarm gave the task
+    assigned: tuple[str, ...] = ()
+    #: address on the network asked for; empty = none yet
+    address: str = ""
+
+    @property
+    def lacks(self) -> str:
+        """What the node lacks for it: image, mount, or nothing that its words tell."""
+        return lacking(self.words) if self.state in ("rejected", "failed") else ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it will not run any more."""
+        return self.state in FINAL or self.state == "orphaned"
+
+
+def progress(task: Json | None, network: str) -> Progress:
+    """How far a start is, by the service's newest task; None = there is none yet."""
+    if task is None:
+        return Progress(state="new")
+    return Progress(
+        state=state_of(task),
+        words=words_of(task),
+        assigned=assigned(task),
+        address=address_of(task, network),
+    )
 
 
 def observation(
