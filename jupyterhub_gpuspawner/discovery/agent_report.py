@@ -26,7 +26,6 @@ from ..errors import RequestError
 from ..scheduler.models import Device, DeviceStatus, Health, Mode, Node
 from .base import Process, Report, Usage
 from .toolkit import Toolkit
-from .toolkit import decode as decode_toolkit
 
 #: header of the signature
 HEADER = "X-Gpus-Signature"
@@ -75,7 +74,8 @@ def decode(body: bytes) -> Message:
     """Read a body whose signature is right. RequestError for one that is broken."""
     try:
         data = json.loads(body)
-        report = data["report"]
+        # agents of an older version say nothing of the toolkit
+        report, toolkit = data["report"], data.get("toolkit")
         message = Message(
             node=_text(data["node"]),
             seq=int(data["seq"]),
@@ -83,8 +83,7 @@ def decode(body: bytes) -> Message:
             age=_number(data["age"]),
             report=None if report is None else _report(report),
             error=_text(data["error"]),
-            # agents of an older version say nothing of it
-            toolkit=decode_toolkit(data.get("toolkit")),
+            toolkit=None if toolkit is None else _toolkit(toolkit),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RequestError(f"the agent's report is broken: {type(error).__name__}") from error
@@ -148,6 +147,16 @@ def _process(data: dict[str, Any]) -> Process:
         memory=None if memory is None else int(memory),
         container=None if container is None else _text(container),
         foreign=data["foreign"] is True,
+    )
+
+
+def _toolkit(data: dict[str, Any]) -> Toolkit:
+    return Toolkit(
+        version=_text(data["version"]),
+        mounts=data["mounts"] is True,
+        variables=data["variables"] is True,
+        resources=tuple(_text(name) for name in data["resources"]),
+        error=_text(data["error"]),
     )
 
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..scheduler.models import Health, Text
 from .base import Report
@@ -160,22 +159,6 @@ def checked(report: Report, verdict: Verdict | None) -> Report:
         note = "; ".join(filter(None, (status.note, verdict.trouble)))
         devices.append((device, replace(status, health=health, note=note)))
     return replace(report, devices=tuple(devices))
-
-
-def decode(data: Mapping[str, Any] | None) -> Toolkit | None:
-    """A toolkit in an agent's report. ValueError, KeyError, TypeError for a broken one."""
-    if data is None:
-        return None
-    texts = (data["version"], data["error"], *data["resources"])
-    if not all(isinstance(text, str) and "\0" not in text for text in texts):
-        raise ValueError("text")
-    return Toolkit(
-        version=data["version"],
-        mounts=data["mounts"] is True,
-        variables=data["variables"] is True,
-        resources=tuple(data["resources"]),
-        error=data["error"],
-    )
 
 
 class Looker:
