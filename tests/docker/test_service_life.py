@@ -21,6 +21,7 @@ from jupyterhub_gpuspawner.scheduler.models import Device, Injection
 from tests.docker.service_process import REPOSITORY, Service, wait_for
 from tests.testbed.engine import Engine
 from tests.testbed.images import ensure_base
+from tests.testbed.processes import Process
 
 SLEEP = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]
 
@@ -307,11 +308,12 @@ def test_the_service_ends_with_the_process_that_started_it(service: Service) -> 
         )
     with hub:
         assert hub.stdout is not None
-        supervisor = Path(f"/proc/{int(hub.stdout.readline())}")
+        supervisor = Process.of(int(hub.stdout.readline()))
+        assert supervisor is not None
         wait_for("it answers", service.health)
         hub.kill()
     wait_for("nobody answers", lambda: service.health() is None)
-    wait_for("the supervisor is gone", lambda: not supervisor.exists())
+    wait_for("the supervisor is gone", lambda: not supervisor.alive)
 
 
 def test_the_scheduler_needs_nothing_of_the_hub_to_serve() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.testbed.engine import Engine
 from tests.testbed.images import ensure_base
+from tests.testbed.processes import Process
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,14 @@ def second_client(second):
 
 @pytest.fixture
 def sleeper(second_client):
-    """A running container, and the pid of its process as this machine sees it."""
+    """A running container, and its process as this machine sees it."""
     image = ensure_base(second_client)
     container = second_client.containers.run(image, ["sleep", "1000"], detach=True, init=True)
     container.reload()
-    return container, Path("/proc", str(container.attrs["State"]["Pid"]))
+    # Not by /proc/PID: a zombie has one as well, until some init has time for it.
+    process = Process.of(container.attrs["State"]["Pid"])
+    assert process is not None
+    return container, process
 
 
 def test_starting_a_running_engine_changes_nothing(second):
@@ -66,12 +70,12 @@ def test_a_container_outlives_the_kill_of_the_daemon(second, sleeper):
     second.kill9()
 
     assert not second.answers()
-    assert process.exists()
+    assert process.alive
     second.restart()
     container.reload()
     # Without live-restore the next daemon ends what it finds running.
     assert container.status == "exited"
-    assert not process.exists()
+    assert not process.alive
 
 
 def test_a_killed_engine_is_taken_away_with_its_containers_and_networks(
@@ -83,7 +87,7 @@ def test_a_killed_engine_is_taken_away_with_its_containers_and_networks(
 
     second.stop()
 
-    assert not process.exists()
+    assert process.wait_gone(10)
     assert not Path("/sys/class/net", second.tag).exists()
     assert second.start() is True
     assert second_client.containers.list(all=True) == []

@@ -408,12 +408,19 @@ class Engine:
     def _kill_members(self, state: State) -> None:
         """Kill all that runs in the node, such as what a dead daemon left; the node stays."""
         end = time.monotonic() + 20
-        while left := processes.members(state.mount_namespace) - {state.holder}:
+        # Once a shim is dead its container's process is nobody's member, and may still be dying.
+        left: set[Process] = set()
+        while left := _members(state) | {process for process in left if process.alive}:
             if time.monotonic() > end:
                 raise EngineError(f"these processes don't end: {sorted(p.pid for p in left)}")
             for process in left:
                 process.send(signal.SIGKILL)
             time.sleep(0.05)
+
+
+def _members(state: State) -> set[Process]:
+    """All that runs in the node, without what holds it."""
+    return processes.members(state.mount_namespace) - {state.holder}
 
 
 def _forget_dead(record: Path) -> None:
