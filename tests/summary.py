@@ -4,7 +4,8 @@
 per phase, in order), pytest's ``REPORTS/<name>.xml`` where a phase ran pytest, and else
 ``REPORTS/<name>.log``, what it printed. A phase without pytest counts as one check. What failed is
 told again here, because hours of output may stand before it, and may be cut off. Exits 1 when any
-phase failed. Standard library only.
+phase failed. ``python tests/summary.py REPORTS NAME`` only tells what failed in one phase: one in
+the background prints nothing else until it ends. Standard library only.
 """
 
 from __future__ import annotations
@@ -80,4 +81,7 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    if len(sys.argv) == 3:
+        print("\n".join(failures(Path(sys.argv[1]), sys.argv[2])))
+    else:
+        sys.exit(main(Path(sys.argv[1])))

@@ -15,6 +15,7 @@ import pytest
 from deploy.quickstart.person import Person
 from deploy.quickstart.trial import TrialHub
 from jupyterhub_gpuspawner.engine import labels
+from tests import logs
 from tests.hubs import people, run_hub
 from tests.testbed.processes import all_pids, command
 
@@ -183,11 +184,9 @@ def tracebacks(hub: TrialHub) -> list[str]:
     Without those of a start that is cancelled while the Hub still holds its answer back (one
     second): the Hub's own handler lets the cancel through to Tornado, which logs it.
     """
-    blocks = re.split(r"(?m)^(?=\[[A-Z] )", hub.log())
     return [
         text
-        for text in blocks
-        if "Traceback" in text
-        and "jupyterhub_gpuspawner" in text
+        for text in logs.tracebacks(hub.log())
+        if "jupyterhub_gpuspawner" in text
         and not ("Uncaught exception POST" in text and text.rstrip().endswith("CancelledError"))
     ]
