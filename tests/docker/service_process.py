@@ -26,7 +26,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(what: str, check: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(what: str, check: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true answer of ``check``; AssertionError with ``what`` after the time."""
     until = time.monotonic() + seconds
     while True:

@@ -18,7 +18,7 @@ def cdi(*device_ids):
     return [DeviceRequest(driver="cdi", device_ids=names)]
 
 
-def until(ready, seconds=20.0):
+def until(ready, seconds=60.0):
     """Poll until ``ready()`` is neither None nor false, and return that."""
     end = time.monotonic() + seconds
     while not (result := ready()):
