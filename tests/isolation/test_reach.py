@@ -14,6 +14,7 @@ import pytest
 
 from deploy.quickstart.trial import TrialHub, wait_for
 from jupyterhub_gpuspawner.engine import labels
+from tests import howto
 from tests.isolation.conftest import hub_api, port_of
 from tests.isolation.surroundings import (
     BEYOND,
@@ -34,6 +35,11 @@ from tests.isolation.surroundings import (
 
 #: a port that users open in their servers
 OPENED = 9000
+#: what the image of the tests has in its place; any answer will do
+CURL = """curl() {
+  python3 -c 'import http.client as c, sys; h = c.HTTPConnection(sys.argv[1][:-1], timeout=20)
+h.request("GET", "/"); print(h.getresponse().status)' "$1"
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,9 @@ def test_a_users_servers_reach_each_other_by_name_and_address(alice: Any, train:
     assert set(probe(alice, places).values()) == {"train"}
     assert set(probe(train, both("server", OPENED)).values()) == {"alice"}
     assert set(probe(alice, ["tcp:server-train:8888"]).values()) == {"open"}
+    (command,) = howto.blocks("several-servers", __file__)
+    code, output = alice.exec_run(["bash", "-euc", f"{CURL}\n{command}"])
+    assert code == 0, output
 
 
 def test_no_port_of_another_users_server_is_reached(alice: Any, bob: Any) -> None:
