@@ -149,6 +149,14 @@ def _channel(text: str) -> tuple[str, str]:
 
 
 def _write_locks(plan: build.Plan, made: build.Built) -> list[str]:
+    """Write all of them, or none: pip would refuse one with a package that has no hash."""
+    for file, environment in plan.environments:
+        loose = spec.without_hash(made.locks[environment.name])
+        if loose:
+            raise CommandError(
+                f"{file}: no lock is written, {made.tag} is built: {', '.join(loose)} came from a "
+                "repository and has no hash; name a release of an index in the pip section"
+            )
     written = []
     for file, environment in plan.environments:
         path = spec.lock_of(file, plan.python)

@@ -112,9 +112,14 @@ def pip(wish, lock, prefix):
 
 
 def pin(one):
-    """``name==version --hash=sha256:…`` of an entry of pip's report."""
+    """``name==version --hash=sha256:…`` of an entry of pip's report; no hash where none can be."""
     name, version = one["metadata"]["name"], one["metadata"]["version"]
-    hashes = one["download_info"].get("archive_info", {}).get("hashes", {})
+    archive = one["download_info"].get("archive_info", {})
+    hashes = dict(archive.get("hashes") or {})
+    # where the index names no hash, pip computes one; pip 23.0 tells it by the older name only
+    kind, equals, value = (archive.get("hash") or "").partition("=")
+    if equals:
+        hashes.setdefault(kind, value)
     return f"{name}=={version}" + "".join(f" --hash={k}:{v}" for k, v in sorted(hashes.items()))
 
 

@@ -200,3 +200,8 @@ def read_lock(path: Path, environment: Environment) -> bytes | None:
             f"{path} is of another state of the file beside it; remove it, and build with --lock"
         )
     return content
+
+
+def without_hash(lock: bytes) -> list[str]:
+    """``name==version`` of the pip packages of a lock that have no hash: none came as a file."""
+    return [line for line in json.loads(lock)["pip"] if "--hash=" not in line]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from jupyterhub_gpuspawner.cli import images
+from jupyterhub_gpuspawner.cli.command import CommandError
 from jupyterhub_gpuspawner.cli.main import main
 from jupyterhub_gpuspawner.environments import build, spec
 from jupyterhub_gpuspawner.environments import install_environment as inside
@@ -181,12 +183,39 @@ def test_the_digest_is_of_all_locks() -> None:
     assert one != build.digest_of({"a": b"12", "b": b""})
 
 
-def test_what_pip_installed_is_pinned_with_its_hash() -> None:
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pytest.param({"hashes": {"sha256": "ab"}}, id="of the index"),
+        pytest.param({"hash": "sha256=ab"}, id="computed by pip 23.0"),
+        pytest.param({"hash": "sha256=ab", "hashes": {"sha256": "ab"}}, id="computed by pip 24"),
+    ],
+)
+def test_what_pip_installed_is_pinned_with_its_hash(archive: dict[str, Any]) -> None:
     entry = {
         "metadata": {"name": "toy", "version": "1.0"},
-        "download_info": {"archive_info": {"hashes": {"sha256": "ab"}}},
+        "download_info": {"archive_info": archive},
     }
     assert inside.pin(entry) == "toy==1.0 --hash=sha256:ab"
+
+
+def test_no_lock_is_written_where_a_package_has_no_hash(tmp_path: Path) -> None:
+    git = {"metadata": {"name": "toy", "version": "1.0"}, "download_info": {"vcs_info": {}}}
+    files = [write(tmp_path, name) for name in ("a", "b")]
+    good, loose = ({"pip": [line]} for line in ("own==2 --hash=sha256:ab", inside.pin(git)))
+    made = build.Built(
+        tag="lab/toys:1",
+        id="sha256:1",
+        lock="sha256:2",
+        locks={"a": json.dumps(good).encode(), "b": json.dumps(loose).encode()},
+        seconds=1.0,
+    )
+    plan = build.plan_of(str(tmp_path), python=None, base="b")
+    with pytest.raises(CommandError, match=r"b\.yml: no lock .*lab/toys:1 is built: toy==1\.0 "):
+        images._write_locks(plan, made)
+    assert not any(spec.lock_of(file, None).exists() for file in files)
+    found = images._write_locks(plan, replace(made, locks=dict.fromkeys("ab", made.locks["a"])))
+    assert found == [str(spec.lock_of(file, None)) for file in files]
 
 
 @pytest.mark.parametrize("profile", ["cpu", "pytorch", "tensorflow"])
