@@ -160,11 +160,13 @@ def remove(
             return
         if error.status_code != 409 or "in progress" not in explain(error).lower():
             raise
-    for _ in range(round(REMOVAL_LIMIT / REMOVAL_PAUSE)):
-        if observe(client, container_id) is None:
-            return
+    end = time.monotonic() + REMOVAL_LIMIT
+    while observe(client, container_id) is not None:
+        if time.monotonic() > end:
+            raise EngineUnknown(
+                f"container {container_id}: still being removed after {REMOVAL_LIMIT:g} s"
+            )
         sleep(REMOVAL_PAUSE)
-    raise EngineUnknown(f"container {container_id}: still being removed after {REMOVAL_LIMIT:g} s")
 
 
 def exit_report(
