@@ -70,7 +70,7 @@ class Service:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            assert self.process.wait(20) == 0, self.log.read_text()
+            assert self.process.wait(60) == 0, self.log.read_text()
             self.process = None
 
     def scheduler_pid(self) -> int | None:
@@ -102,8 +102,8 @@ class Service:
         health = self.health()
         return health is not None and health["phase"] == "serving"
 
-    def wait_serving(self, seconds: float = 30.0) -> None:
-        wait_for(f"the service serves: {self.health()}", self.serving, seconds)
+    def wait_serving(self, seconds: float = 120.0) -> None:
+        wait_for("the service serves", self.serving, seconds)
 
     def post(self, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
         """(status, JSON) of a POST to the internal API."""

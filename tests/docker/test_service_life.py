@@ -47,7 +47,8 @@ def service(
         stop_grace=1,
         exited_grace=1,
         created_grace=1,
-        detach_grace=5,
+        # from grant to container, on a busy machine
+        detach_grace=60,
         reconcile_interval=2,
     )
     yield service

@@ -103,7 +103,7 @@ def bench(
     # the Hub may need a while to read an end, where Docker is silent
     service = make_service(engine, "faults", exited_grace=15)
     service.start()
-    service.wait_serving(60)
+    service.wait_serving()
     return Bench(
         service=service,
         client=docker_client,

@@ -59,7 +59,7 @@ def moved(
         engine, "clock", reconcile_interval=1, exited_grace=3, claim_engine=False
     )
     service.start(LD_PRELOAD=str(library), MOVED_CLOCK=str(file))
-    service.wait_serving(60)
+    service.wait_serving()
     bench = Bench(
         service=service,
         client=docker_client,

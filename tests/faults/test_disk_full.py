@@ -86,7 +86,7 @@ def small_ledger(
             engine, "small", state_dir=str(state), reconcile_interval=1, claim_engine=False
         )
         service.start()
-        service.wait_serving(60)
+        service.wait_serving()
         yield (
             Bench(
                 service=service,
@@ -148,7 +148,7 @@ def small_engine(
             copy_image(docker_client, client, stub_image)
             service = make_service(small, "tight", simulate=2, reconcile_interval=1)
             service.start()
-            service.wait_serving(60)
+            service.wait_serving()
             yield (
                 Bench(
                     service=service,

@@ -41,7 +41,7 @@ def own(
     """A service with four GPUs on that engine."""
     service = make_service(second, "life", simulate=4, reconcile_interval=0.5, **SMALL)
     service.start()
-    service.wait_serving(60)
+    service.wait_serving()
     client = second.client()
     yield Bench(
         service=service, client=client, engine=second.socket, folder=tmp_path, image=stub_image
@@ -141,7 +141,7 @@ def test_with_live_restore_servers_run_on_and_keep_their_gpus(
 ) -> None:
     second.settings = {"live-restore": True}
     second.restart()
-    own.service.wait_serving(60)
+    own.service.wait_serving()
     auditor = auditor_of(own)
 
     async def story() -> None:
@@ -226,7 +226,7 @@ def test_a_create_that_takes_30_seconds_is_waited_for(
     own.service.end()
     own.service.change(bind_deadline=120, engine_timeout=30)
     own.service.start()
-    own.service.wait_serving(60)
+    own.service.wait_serving()
 
     async def story() -> None:
         alice = Case(own, "alice", engine_timeout=60)

@@ -132,4 +132,4 @@ def restarted(hub: Any) -> None:
     person.ask({"profile": "plain"})
     person.wait(limit=90)
     person.stop()
-    wait_for("free GPUs", 30, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())

@@ -318,7 +318,7 @@ def callers(hub, docker_client) -> Iterator[dict[str, Caller]]:
     assert set(callers) == set(WHO)
     yield callers
     owner.stop()
-    wait_for("free GPUs", 30, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
 
 
 def test_every_route_has_its_line_in_the_matrix():

@@ -71,7 +71,7 @@ def run(hub, docker_client) -> Iterator[dict[str, str]]:
     yield secrets
     for person in (ann, bob):
         person.stop()
-    wait_for("free GPUs", 30, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
 
 
 def found_in(secrets: dict[str, str], text: str | bytes) -> list[str]:

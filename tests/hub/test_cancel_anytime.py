@@ -44,10 +44,10 @@ def test_a_start_cancelled_at_any_moment_leaves_nothing(hub, docker_client):
         ]
     assert [text for text, _ in findings if text] == []
     assert sum(count for _, count in findings) == len(DELAYS)
-    wait_for("free GPUs", 15, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
     assert hub.summary()["queue"] == 0
     for person in people:
-        wait_for("no container", 15, lambda person=person: not containers_of(docker_client, person))
+        wait_for("no container", 60, lambda person=person: not containers_of(docker_client, person))
     assert tracebacks(hub) == []
 
 
@@ -69,7 +69,7 @@ def cancel(person: Person, profile: str, delay: float) -> str:
     )
     begun = time.monotonic()
     asking.start()
-    wait_for("the start", 10, lambda: not asking.is_alive() or server_of(person) is not None)
+    wait_for("the start", 60, lambda: not asking.is_alive() or server_of(person) is not None)
     time.sleep(max(0.0, delay - (time.monotonic() - begun)))
     answer = person.cancel()
     if answer.status_code == 500:
@@ -84,5 +84,5 @@ def cancel(person: Person, profile: str, delay: float) -> str:
         return f"{what}: {answer.status_code} {answer.text}"
     if after is not None and after["ready"]:
         return f"{what}: a phantom: {after}"
-    wait_for(f"{what}: the end", 20, lambda: server_of(person) is None)
+    wait_for(f"{what}: the end", 60, lambda: server_of(person) is None)
     return ""

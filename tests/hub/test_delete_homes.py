@@ -40,7 +40,7 @@ def test_where_that_is_wanted_a_home_goes_with_its_user_and_nobody_elses(deletin
         delete(admin, person.name)
         wait_for(
             f"no home of {person.name}",
-            20,
+            60,
             lambda name=person.name: not homes_of(docker_client, homes[name]),
         )
     assert len(homes_of(docker_client, homes["other"])) == 1

@@ -27,6 +27,6 @@ def test_an_evicted_user_reads_the_admins_words(hub, somebody, docker_client):
     start(alice)
     (lease,) = (row for row in call(hub, "GET", "leases")["items"] if row["server"] == alice.name)
     call(hub, "POST", f"leases/{lease['id']}/evict", json={"message": "the <b>fan</b> is replaced"})
-    wait_for("the end of the server", 30, lambda: not server_of(alice))
-    wait_for("free GPUs", 30, lambda: not set(lease["devices"]) & hub.busy())
+    wait_for("the end of the server", 60, lambda: not server_of(alice))
+    wait_for("free GPUs", 60, lambda: not set(lease["devices"]) & hub.busy())
     assert "stopped by an administrator: the &lt;b&gt;fan&lt;/b&gt; is replaced" in alice.form()

@@ -70,7 +70,7 @@ def test_unused_gpus_are_taken_back_and_busy_or_unknown_servers_stay(idle_hub, s
     wait_for("the warning", 60, lambda: (lease_of(hub, idle) or {}).get("idle"))
     assert "Nobody uses it" in idle.page("/services/gpus/")
     wait_for("the stop", 60, lambda: not server_of(idle))
-    wait_for("a free GPU", 30, lambda: len(hub.busy()) == 2)
+    wait_for("a free GPU", 60, lambda: len(hub.busy()) == 2)
     assert "nobody used it and its GPUs" in idle.form()
     for person in (busy, unknown):
         assert server_of(person)["ready"]

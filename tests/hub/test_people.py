@@ -23,7 +23,7 @@ def put_file(client, person, name: str) -> None:
 def waits(hub, person, places: int = 1) -> None:
     """Ask for a GPU that is not free."""
     person.api("POST", f"/users/{person.name}/server", json={"profile": "gpu"})
-    wait_for("the queue", 10, lambda: hub.summary()["queue"] == places)
+    wait_for("the queue", 60, lambda: hub.summary()["queue"] == places)
 
 
 def test_a_user_deleted_while_running_leaves_nothing(hub, somebody, admin, docker_client):
@@ -32,7 +32,7 @@ def test_a_user_deleted_while_running_leaves_nothing(hub, somebody, admin, docke
     (container,) = containers_of(docker_client, alice)
     answer = admin.api("DELETE", f"/users/{alice.name}")
     assert answer.status_code == 204, answer.text
-    wait_for("free GPUs", 20, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
     assert containers_of(docker_client, alice) == []
     # the files stay, for whoever has to look after them
     assert homes_of(docker_client, container) != []
@@ -49,9 +49,9 @@ def test_a_user_deleted_while_waiting_leaves_the_queue_and_gets_nothing(
     assert admin.api("DELETE", f"/users/{bob.name}").status_code == 500
     assert hub.summary()["queue"] == 2
     delete(admin, bob.name)
-    wait_for("the queue without bob", 20, lambda: hub.summary()["queue"] == 1)
+    wait_for("the queue without bob", 60, lambda: hub.summary()["queue"] == 1)
     alice.stop()
-    wait_for("carol's server", 20, lambda: (server_of(carol) or {}).get("ready"))
+    wait_for("carol's server", 60, lambda: (server_of(carol) or {}).get("ready"))
     assert containers_of(docker_client, bob) == []
     assert hub.busy() == set(facts(hub, carol, docker_client)["gpus"])
 
@@ -59,10 +59,10 @@ def test_a_user_deleted_while_waiting_leaves_the_queue_and_gets_nothing(
 def test_a_user_deleted_in_mid_start_leaves_nothing(hub, somebody, admin, docker_client):
     alice = somebody("alice")
     alice.api("POST", f"/users/{alice.name}/server", json={"profile": "slow"})
-    wait_for("the container", 10, lambda: containers_of(docker_client, alice))
+    wait_for("the container", 60, lambda: containers_of(docker_client, alice))
     delete(admin, alice.name)
-    wait_for("no container", 20, lambda: not containers_of(docker_client, alice))
-    wait_for("free GPUs", 20, lambda: not hub.busy())
+    wait_for("no container", 60, lambda: not containers_of(docker_client, alice))
+    wait_for("free GPUs", 60, lambda: not hub.busy())
 
 
 def delete(admin, name: str) -> None:
@@ -75,7 +75,7 @@ def delete(admin, name: str) -> None:
         assert answer.status_code in (204, 400, 500), answer.text
         return answer.status_code == 204
 
-    wait_for("no such user", 20, gone)
+    wait_for("no such user", 60, gone)
     assert admin.api("GET", f"/users/{name}").status_code == 404
 
 
@@ -90,7 +90,7 @@ def test_a_user_made_again_gets_neither_the_old_home_nor_the_old_place(
     waits(hub, bob)
     delete(admin, bob.name)
     again = hub.person(bob.name)
-    wait_for("the queue", 20, lambda: hub.summary()["queue"] == 0)
+    wait_for("the queue", 60, lambda: hub.summary()["queue"] == 0)
     alice.stop()
     start(again)
     assert "secret" not in facts(hub, again, docker_client)["home"]
@@ -148,7 +148,7 @@ def test_a_user_renamed_while_running_keeps_server_and_gpu_until_the_stop(
     assert container.status == "running"
     renamed = hub.person(new)
     renamed.stop()
-    wait_for("free GPUs", 20, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
     assert containers_of(docker_client, alice) == []
     start(renamed)
     assert len(hub.busy()) == 1
@@ -204,8 +204,8 @@ def test_a_named_server_that_is_deleted_leaves_nothing_but_the_home(hub, somebod
     path = f"/users/{alice.name}/servers/one"
     answer = alice.api("DELETE", path, json={"remove": True})
     assert answer.status_code in (202, 204), answer.text
-    wait_for("one GPU", 20, lambda: len(hub.busy()) == 1)
-    wait_for("the end", 20, lambda: server_of(alice, "one") is None)
+    wait_for("one GPU", 60, lambda: len(hub.busy()) == 1)
+    wait_for("the end", 60, lambda: server_of(alice, "one") is None)
     assert hub.busy() == set(facts(hub, alice, docker_client, "two")["gpus"])
 
 

@@ -30,7 +30,7 @@ def refused(person, profile) -> str:
     answer = person.ask({"profile": profile})
     if answer.status_code == 200 and "progress" in answer.text:
         with pytest.raises(PersonError) as failure:
-            person.wait(limit=30)
+            person.wait(limit=60)
         return str(failure.value)
     assert answer.status_code >= 400, (answer.status_code, plain(answer.text))
     return answer.text

@@ -69,9 +69,9 @@ def test_a_length_chosen_in_the_form_orders_the_line_and_everybody_is_told_when_
     assert lease["ends_at"] - lease["granted_at"] == 24 * HOUR
     long, short = somebody("long"), somebody("short")
     choose(long, "long")
-    wait_for("the line", 30, lambda: long.name in told(hub, "queue"))
+    wait_for("the line", 60, lambda: long.name in told(hub, "queue"))
     choose(short, "short")
-    wait_for("both in line", 30, lambda: short.name in told(hub, "queue"))
+    wait_for("both in line", 60, lambda: short.name in told(hub, "queue"))
     line = told(hub, "queue")
     # the shorter one came later, and is first
     assert (line[short.name]["position"], line[long.name]["position"]) == (1, 2)
@@ -82,7 +82,7 @@ def test_a_length_chosen_in_the_form_orders_the_line_and_everybody_is_told_when_
     assert "All suitable GPUs are in use" in plain(short.page("/services/gpus/"))
     # a second one of a user who has his part waits for himself alone
     first.api("POST", f"/users/{first.name}/servers/more", json={"profile": "classes"})
-    wait_for("his own", 30, lambda: f"{first.name}/more" in told(hub, "queue"))
+    wait_for("his own", 60, lambda: f"{first.name}/more" in told(hub, "queue"))
     told_more = told(hub, "queue")[f"{first.name}/more"]["message"]
     assert "as many GPUs as you may" in told_more
     assert "fewer GPUs" in refused(somebody("greedy"), "two")

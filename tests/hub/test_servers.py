@@ -48,7 +48,7 @@ def test_a_stop_frees_the_gpus_and_leaves_no_container(hub, somebody, docker_cli
     start(alice, "gpu2")
     assert len(hub.busy()) == 2
     alice.stop()
-    wait_for("free GPUs", 10, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
     assert containers_of(docker_client, alice) == []
 
 
@@ -83,15 +83,15 @@ def test_a_server_that_dies_at_once_says_why_and_gives_the_gpu_back(hub, somebod
         page = str(failure.value)
     assert "exit code 3" in page
     assert "dies at once" in page
-    wait_for("free GPUs", 10, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
     assert containers_of(docker_client, alice) == []
 
 
 def test_a_server_that_ends_later_is_noticed_and_explained(hub, somebody, docker_client):
     alice = somebody("alice")
     start(alice, "brief")
-    wait_for("the end", 15, lambda: server_of(alice) is None)
-    wait_for("free GPUs", 10, lambda: not hub.busy())
+    wait_for("the end", 60, lambda: server_of(alice) is None)
+    wait_for("free GPUs", 60, lambda: not hub.busy())
     assert containers_of(docker_client, alice) == []
     form = alice.form()
     assert "exit code 7" in form
@@ -102,8 +102,8 @@ def test_a_server_above_its_memory_limit_is_killed_and_told_why(hub, somebody, d
     alice = somebody("alice")
     start(alice)
     assert alice.visit("eat?200").status_code != 200
-    wait_for("the end", 10, lambda: server_of(alice) is None)
-    wait_for("free GPUs", 10, lambda: not hub.busy())
+    wait_for("the end", 60, lambda: server_of(alice) is None)
+    wait_for("free GPUs", 60, lambda: not hub.busy())
     assert "out of memory, limit 64 MiB" in alice.form()
 
 
@@ -116,7 +116,7 @@ def test_a_process_killed_for_memory_in_a_server_that_lives_on_is_told(
     killed, _ = container_of(docker_client, alice).exec_run(["python3", "-c", hungry])
     assert killed == 137
     told = "A process was killed: out of memory, limit 64 MiB"
-    wait_for("the page", 10, lambda: told in alice.page("/services/gpus/"))
+    wait_for("the page", 60, lambda: told in alice.page("/services/gpus/"))
     assert server_of(alice)["ready"]
 
 
@@ -124,8 +124,8 @@ def test_a_container_removed_behind_the_hubs_back_frees_its_gpu(hub, somebody, d
     alice = somebody("alice")
     start(alice)
     container_of(docker_client, alice).remove(force=True)
-    wait_for("free GPUs", 15, lambda: not hub.busy())
-    wait_for("the end", 15, lambda: server_of(alice) is None)
+    wait_for("free GPUs", 60, lambda: not hub.busy())
+    wait_for("the end", 60, lambda: server_of(alice) is None)
 
 
 def test_a_foreign_container_of_the_same_name_is_never_touched(
@@ -145,7 +145,7 @@ def test_a_foreign_container_of_the_same_name_is_never_touched(
     assert "server&#39;s name" in text or "server's name" in text
     foreign.reload()
     assert foreign.status == "running"
-    wait_for("free GPUs", 10, lambda: not hub.busy())
+    wait_for("free GPUs", 60, lambda: not hub.busy())
 
 
 def test_a_home_outlives_its_server_and_belongs_to_its_owner(hub, somebody, docker_client):

@@ -70,7 +70,7 @@ def server_container(client, person, server=""):
 def test_the_command_of_the_how_to_shows_them(engine, somebody, docker_client):
     alice = somebody("alice")
     start(alice, "board")
-    wait_for("the companion", 30, lambda: len(companions(docker_client, alice)) == 1)
+    wait_for("the companion", 60, lambda: len(companions(docker_client, alice)) == 1)
     (board,) = companions(docker_client, alice)
     (line,) = [one for one in shown(engine, alice).splitlines() if board.short_id in one]
     # its health check is at work
@@ -117,35 +117,35 @@ def test_who_has_too_much_in_the_home_is_told_until_it_is_less(
 def test_a_companion_goes_with_its_server_however_that_ends(own, somebody, docker_client, way):
     alice = somebody("alice")
     start(alice, "board")
-    wait_for("the companion", 30, lambda: len(companions(docker_client, alice)) == 1)
+    wait_for("the companion", 60, lambda: len(companions(docker_client, alice)) == 1)
     if way == "rm":
         server_container(docker_client, alice).remove(force=True)
     else:
         alice.stop()
-    wait_for("its end", 30, lambda: not companions(docker_client, alice))
-    wait_for("free GPUs", 30, lambda: not own.busy())
+    wait_for("its end", 60, lambda: not companions(docker_client, alice))
+    wait_for("free GPUs", 60, lambda: not own.busy())
 
 
 def test_a_server_runs_without_a_companion_that_can_not_start(own, somebody, docker_client):
     alice = somebody("alice")
     start(alice, "broken")
-    wait_for("the log", 30, lambda: "companion not started" in own.log())
+    wait_for("the log", 60, lambda: "companion not started" in own.log())
     assert server_container(docker_client, alice).status == "running"
     alice.stop()
-    wait_for("its end", 30, lambda: not companions(docker_client, alice))
+    wait_for("its end", 60, lambda: not companions(docker_client, alice))
 
 
 def test_a_companion_that_is_removed_by_hand_takes_nothing_with_it(own, somebody, docker_client):
     alice = somebody("alice")
     start(alice, "board")
-    wait_for("the companion", 30, lambda: len(companions(docker_client, alice)) == 1)
+    wait_for("the companion", 60, lambda: len(companions(docker_client, alice)) == 1)
     busy, server = own.busy(), server_container(docker_client, alice)
     companions(docker_client, alice)[0].remove(force=True)
     assert not companions(docker_client, alice)
     server.reload()
     assert server.status == "running" and server_of(alice)["ready"] and own.busy() == busy
     alice.stop()
-    wait_for("free GPUs", 30, lambda: not own.busy())
+    wait_for("free GPUs", 60, lambda: not own.busy())
 
 
 @pytest.mark.skipif(
@@ -159,11 +159,11 @@ def test_hub_and_scheduler_killed_in_mid_start_and_mid_stop_leave_no_companion(
     auditor.book(own.state / "gpus" / "ledger.sqlite")
     with auditor.watching():
         start(stopping, "stubborn")
-        wait_for("the companion", 30, lambda: len(companions(docker_client, stopping)) == 1)
+        wait_for("the companion", 60, lambda: len(companions(docker_client, stopping)) == 1)
         # its end takes as long as the grace
         stopping.cancel()
         starting.api("POST", f"/users/{starting.name}/server", json={"profile": "board"})
-        wait_for("a container", 30, lambda: servers(docker_client, starting))
+        wait_for("a container", 60, lambda: servers(docker_client, starting))
         own.kill()
         for pid in scheduler_pids(own):
             os.kill(pid, signal.SIGKILL)

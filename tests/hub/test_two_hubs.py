@@ -53,7 +53,7 @@ def test_the_second_hub_on_an_engine_grants_nothing_and_says_why(
 ):
     alice, bob = own_hub.person("alice"), second.person("bob")
     start(alice)
-    wait_for("a reason", 20, lambda: health(second).get("reason") == "engine_not_ours")
+    wait_for("a reason", 60, lambda: health(second).get("reason") == "engine_not_ours")
     mine, theirs = own_hub.summary()["ledger"], second.summary()["ledger"]
     assert mine != theirs
     # on the page, for everybody
@@ -62,12 +62,12 @@ def test_the_second_hub_on_an_engine_grants_nothing_and_says_why(
     assert "Nothing is granted at the moment" in page
     # in the log, for the admin: who owns it, and the way out
     wait_for(
-        "the log", 10, lambda: f"belongs to ledger {mine}, not to ledger {theirs}" in second.log()
+        "the log", 60, lambda: f"belongs to ledger {mine}, not to ledger {theirs}" in second.log()
     )
     assert "docker volume rm gpus-owner" in second.log()
     # who asks waits, reads the reason, and nothing is made
     bob.api("POST", f"/users/{bob.name}/server", json={"profile": "gpu"})
-    wait_for("the queue", 10, lambda: second.summary()["queue"] == 1)
+    wait_for("the queue", 60, lambda: second.summary()["queue"] == 1)
     said = next(
         event["message"] for event in bob.progress(limit=20) if "another" in event["message"]
     )

@@ -43,12 +43,12 @@ def test_a_server_lives_through_the_upgrade_of_the_ledger(own_hub, docker_client
     schemas.build(sql, folder / "ledger.sqlite")
     # whoever waited in the old ledger is asked for again, and is known to the Hub
     hub.start()
-    wait_for("alice's server", 20, lambda: (server_of(alice) or {}).get("ready"))
+    wait_for("alice's server", 60, lambda: (server_of(alice) or {}).get("ready"))
     assert hub.busy() == {device}
     assert container_of(docker_client, alice).id == container.id
     dave = hub.person("dave")
     start(dave)
     assert device not in facts(hub, dave, docker_client)["gpus"]
     alice.stop()
-    wait_for("alice's GPU", 20, lambda: device not in hub.busy())
+    wait_for("alice's GPU", 60, lambda: device not in hub.busy())
     assert "running without a lease" not in hub.log()

@@ -112,7 +112,7 @@ def serve(container: Any, name: str, port: int) -> None:
     source = (HERE / "echo.py").read_text()
     container.exec_run(["python3", "-c", source, name, str(port)], detach=True)
     wanted = {f"tcp:{port}", f"udp:{port}"}
-    wait_for(f"{name} listens", 20, lambda: wanted <= set(listening(container)))
+    wait_for(f"{name} listens", 60, lambda: wanted <= set(listening(container)))
 
 
 def listening(container: Any) -> list[str]:

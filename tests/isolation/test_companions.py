@@ -38,14 +38,14 @@ def reached(container: Any, host: str) -> bool:
 def test_the_users_servers_reach_it_by_name(
     server: Callable[..., Any], carol: Any, board: Any
 ) -> None:
-    wait_for("its answer", 30, lambda: reached(carol, "board-lab"))
+    wait_for("its answer", 60, lambda: reached(carol, "board-lab"))
     other, _ = server("carol")
     assert reached(other, "board-lab")
     assert "COMPANION_BOARD=board-lab" in carol.attrs["Config"]["Env"]
 
 
 def test_nobody_elses_server_reaches_it(server: Callable[..., Any], carol: Any, board: Any) -> None:
-    wait_for("its answer", 30, lambda: reached(carol, "board-lab"))
+    wait_for("its answer", 60, lambda: reached(carol, "board-lab"))
     stranger, _ = server("dave")
     (endpoint,) = board.attrs["NetworkSettings"]["Networks"].values()
     assert reached(carol, endpoint["IPAddress"])

@@ -42,7 +42,7 @@ def door(alone: Any, machine: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     environment = {"GPUS_ENGINE": str(alone.socket), "GPUS_SOCKET": str(socket)}
     with subprocess.Popen([program, "-db", "-f", str(CONFIG)], env=environment) as process:
         try:
-            wait_for("the proxy", 20, socket.exists)
+            wait_for("the proxy", 60, socket.exists)
             yield f"unix://{socket}"
         finally:
             process.kill()
@@ -78,12 +78,12 @@ def test_servers_start_stop_and_die_behind_the_proxy(hub: TrialHub, machine: Any
     assert len(hub.busy()) == 2
     container_of(machine, alice, "train").kill()
     # the stream of events comes through: it is noticed long before the Hub's next poll
-    wait_for("the end", 15, lambda: server_of(alice, "train") is None)
+    wait_for("the end", 60, lambda: server_of(alice, "train") is None)
     alice.stop()
-    wait_for("free GPUs", 15, lambda: not hub.busy())
-    wait_for("no container", 15, lambda: not containers_of(machine, alice))
+    wait_for("free GPUs", 60, lambda: not hub.busy())
+    wait_for("no container", 60, lambda: not containers_of(machine, alice))
     chosen = {"label": f"{labels.KIND}=network"}
-    wait_for("no network", 20, lambda: not machine.networks.list(filters=chosen))
+    wait_for("no network", 60, lambda: not machine.networks.list(filters=chosen))
 
 
 def answer(call: Any) -> int:

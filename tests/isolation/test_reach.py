@@ -270,6 +270,6 @@ def test_the_network_goes_with_the_users_last_server(
     chosen = {"label": f"{labels.USER}=walter"}
     assert [net.name for net in machine.networks.list(filters=chosen)] == [name]
     walter.stop()
-    wait_for("no network", 30, lambda: not machine.networks.list(filters=chosen))
+    wait_for("no network", 60, lambda: not machine.networks.list(filters=chosen))
     others = {"label": f"{labels.KIND}=network"}
     assert len(machine.networks.list(filters=others)) >= 2

@@ -75,7 +75,7 @@ def work(hub: TrialHub, somebody: Any) -> None:
     gone = somebody("gone")
     start(gone)
     assert gone.api("DELETE", f"/users/{gone.name}/server").status_code in (202, 204)
-    wait_for("the end of a server", 30, lambda: len(hub.busy()) == 1)
+    wait_for("the end of a server", 60, lambda: len(hub.busy()) == 1)
     free = next(row["id"] for row in hub.summary()["devices"] if row["state"] == "free")
     call(hub, "POST", f"devices/{free}/admin", json={"admin": "cordoned", "note": "fan"})
     somebody("nine").ask({"profile": "gpu9"})

@@ -87,7 +87,7 @@ def test_while_the_server_is_away_nothing_is_granted_and_servers_run_on(
     health = service.health()
     assert (health["phase"], health["reason"]) == ("starting", "ledger_unavailable")
     cluster.start()
-    service.wait_serving(60)
+    service.wait_serving()
 
     async def story() -> None:
         alice, bob = Case(bench, "alice"), Case(bench, "bob")
@@ -133,7 +133,7 @@ def test_a_wrong_password_is_one_line_and_nothing_is_granted(
     assert service.log.read_text().count("password authentication failed") == 1
     cluster.admin("ALTER ROLE gpus PASSWORD 'p@ss-no'")
     try:
-        service.wait_serving(60)
+        service.wait_serving()
     finally:
         cluster.admin("ALTER ROLE gpus PASSWORD 'p@ss:word/'")
 
@@ -141,7 +141,7 @@ def test_a_wrong_password_is_one_line_and_nothing_is_granted(
 def test_a_second_service_waits_for_the_first(bench: Bench, tmp_path: Path) -> None:
     first = bench.service
     first.start()
-    first.wait_serving(60)
+    first.wait_serving()
     folder = tmp_path / "second"
     folder.mkdir()
     second = PostgresService(folder)
@@ -151,7 +151,7 @@ def test_a_second_service_waits_for_the_first(bench: Bench, tmp_path: Path) -> N
         wait_until("it says why", lambda: _line(second, "one scheduler may have it at a time"), 60)
         assert second.health()["phase"] == "starting"
         first.stop()
-        second.wait_serving(60)
+        second.wait_serving()
     finally:
         second.end()
 
@@ -206,7 +206,7 @@ def test_a_hub_with_both_databases_there_survives_a_restart_of_itself_and_of_the
     start(bob)
     for person in (alice, bob):
         person.stop()
-    wait_for("free GPUs", 30, lambda: not _busy(trial))
+    wait_for("free GPUs", 60, lambda: not _busy(trial))
     trial.stop()
     assert not (trial.state / "gpus" / "ledger.sqlite").exists()
     assert not (trial.state / "jupyterhub.sqlite").exists()
