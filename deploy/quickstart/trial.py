@@ -29,7 +29,7 @@ from .person import Person
 
 ROOT = Path(__file__).resolve().parents[2]
 #: seconds for a Hub to answer
-HUB_LIMIT = 60.0
+HUB_LIMIT = 180.0
 #: environment variables of the shipped configuration that take a free port each
 PORTS = ("GPUS_PORT", "GPUS_PROXY_API_PORT", "GPUS_HUB_PORT", "GPUS_SERVICE_PORT")
 
