@@ -82,6 +82,10 @@ class Forecast:
         self._now = now
         #: device -> when it is free
         self._free_at: dict[str, float] = {}
+        #: node -> which devices are meant -> when each of them is free, the first one first
+        self._rows: dict[str, dict[int, list[tuple[float, str]]]] = {}
+        #: (kinds, devices by name) -> a number for what is meant
+        self._meant: dict[object, int] = {}
 
     def starts(self, wants: Iterable[Want]) -> list[float | None]:
         """POSIX seconds for each, in order; None = nobody can say."""
@@ -94,26 +98,31 @@ class Forecast:
     def _start(self, want: Want) -> float | None:
         if not want.count:
             return self._now
-        best: tuple[float, str, list[str]] | None = None
+        best: tuple[float, str] | None = None
+        chosen: list[tuple[float, str]] = []
+        meant = self._meant.setdefault((want.kinds, want.only), len(self._meant))
         for room in self._capacity.homes(want):
-            if room.closed is None:
-                soonest = sorted((self._when(id), id) for id in self._devices(want, room))
-                chosen = soonest[: want.count]
-                found = (chosen[-1][0], room.name, [id for _, id in chosen])
-                if len(chosen) == want.count and (best is None or found < best):
-                    best = found
+            if room.closed is None and len(row := self._row(want, meant, room)) >= want.count:
+                found = (row[want.count - 1][0], room.name)
+                if best is None or found < best:
+                    best, chosen = found, row
         if best is None:
             return None
-        start, _, devices = best
+        start, node = best
         length = want.request.length
         stay = self._unbounded if length is None else self._learnt.stay(length)
-        for device_id in devices:
+        for _, device_id in chosen[: want.count]:
             self._free_at[device_id] = start + stay
+        del self._rows[node]
         return start
 
-    def _devices(self, want: Want, room: Room) -> list[str]:
-        shelves = (room.shelves[kind] for kind in want.kinds if kind in room.shelves)
-        return [id for shelf in shelves for id in want.named(shelf.usable)]
+    def _row(self, want: Want, meant: int, room: Room) -> list[tuple[float, str]]:
+        rows = self._rows.setdefault(room.name, {})
+        if meant not in rows:
+            shelves = (room.shelves[kind] for kind in want.kinds if kind in room.shelves)
+            ids = (id for shelf in shelves for id in want.named(shelf.usable))
+            rows[meant] = sorted((self._when(id), id) for id in ids)
+        return rows[meant]
 
     def _when(self, device_id: str) -> float:
         found = self._free_at.get(device_id)

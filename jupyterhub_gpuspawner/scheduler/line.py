@@ -244,15 +244,16 @@ class Line:
         ages = (self.fairness.age_guard, self.fairness.age_first)
         age = min((age for age in ages if age is not None), default=inf)
         places = [self.places[entry_id] for _, entry_id in self._by_age]
-        late = [place for place in places if now - place.entry.submitted_at > age]
+        late = [place for place in places if place.entry.submitted_at < now - age]
         if self.fairness.by_usage:
             places = [
                 self.places[entry_id]
                 for account in self._usage.root.in_order()
                 for _, _, entry_id in account.spots
             ]
-        # sorting is stable: within a priority the order stays
-        places.sort(key=lambda place: -place.priority)
+        if any(place.priority for place in places):
+            # sorting is stable: within a priority the order stays
+            places.sort(key=lambda place: -place.priority)
         if not late:
             return [place.entry for place in places]
         seen = {place.entry.id for place in late}

@@ -9,7 +9,7 @@ from ..units import format_memory
 from . import filters
 from .capacity import Capacity
 from .models import GPURequest, Mode, Reason, Settings
-from .rooms import Room, Want
+from .rooms import Room, Shelf, Want
 from .tables import Tables
 
 
@@ -39,33 +39,38 @@ def _count(tables: Tables, room: Room, want: Want, reasons: Counter[Reason]) -> 
         return
     missing = want.count - room.free(want)
     if missing > 0:
-        against: Counter[Reason] = Counter()
-        for shelf in shelves:
-            usable, free = want.named(shelf.usable), want.named(shelf.free)
-            against[Reason.DEVICE_BUSY] += len(usable) - len(free)
-            against[Reason.DEVICE_RESERVED] += len(free & want.avoid)
-            for device_id in want.named(shelf.known) - usable:
-                reason = filters.usable(tables.status[device_id])
-                assert reason is not None
-                against[reason] += 1
-        reasons.update(_nearest(against, missing))
+        _count_devices(tables, shelves, want, missing, reasons)
     elif want.memory > room.memory:
         reasons[Reason.NODE_MEMORY] += 1
     else:
         reasons[Reason.NODE_CPU] += 1
 
 
-def _nearest(against: Counter[Reason], missing: int) -> Counter[Reason]:
-    """The reasons that count where ``missing`` devices are missing on a node.
+def _count_devices(
+    tables: Tables, shelves: list[Shelf], want: Want, missing: int, reasons: Counter[Reason]
+) -> None:
+    """Add what counts where ``missing`` devices are missing on a node.
 
     Busy ones are the obstacle only where their end would do, and no free ones that are booked
     for others would; else the broken or closed ones are.
     """
-    if against[Reason.DEVICE_RESERVED] >= missing:
-        return Counter([Reason.DEVICE_RESERVED])
-    if against.pop(Reason.DEVICE_BUSY, 0) >= missing:
-        return Counter([Reason.DEVICE_BUSY])
-    return +against
+    busy = reserved = 0
+    for shelf in shelves:
+        free = want.named(shelf.free)
+        busy += len(want.named(shelf.usable)) - len(free)
+        reserved += len(free & want.avoid)
+    if reserved >= missing:
+        reasons[Reason.DEVICE_RESERVED] += 1
+    elif busy >= missing:
+        reasons[Reason.DEVICE_BUSY] += 1
+    else:
+        if reserved:
+            reasons[Reason.DEVICE_RESERVED] += reserved
+        for shelf in shelves:
+            for device_id in want.named(shelf.known) - want.named(shelf.usable):
+                reason = filters.usable(tables.status[device_id])
+                assert reason is not None
+                reasons[reason] += 1
 
 
 def why(reasons: Mapping[Reason, int]) -> Reason:

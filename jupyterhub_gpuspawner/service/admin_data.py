@@ -98,7 +98,10 @@ def _device(
 
 
 def _holders(state: SchedulerState, device: Device) -> list[Lease]:
-    ids = dict.fromkeys(state.tables.claims.get(device.id, {}).values())
+    claims = state.tables.claims.get(device.id)
+    if not claims:
+        return []
+    ids = dict.fromkeys(claims.values())
     return [state.tables.leases[id] for id in ids if id in state.tables.leases]
 
 

@@ -69,7 +69,8 @@ def groups(view: View) -> list[dict[str, Any]]:
 def _counts(state: SchedulerState) -> tuple[Counter[str], Counter[str]]:
     held: Counter[str] = Counter()
     for lease in state.tables.leases.values():
-        held.update(dict.fromkeys(lease.groups, len(lease.claims)))
+        for group in set(lease.groups):
+            held[group] += len(lease.claims)
     waiting = Counter(group for entry in state.tables.queued() for group in entry.groups)
     return held, waiting
 

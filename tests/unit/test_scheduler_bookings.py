@@ -10,7 +10,7 @@ import pytest
 from jupyterhub_gpuspawner.errors import RefusedError
 from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.decisions import BookingStored
-from jupyterhub_gpuspawner.scheduler.models import Booking, Reason, Settings
+from jupyterhub_gpuspawner.scheduler.models import Admin, Booking, Reason, Settings
 from jupyterhub_gpuspawner.scheduler.policy import HOUR, Fairness
 from tests.unit.scheduler_world import World, gpu
 
@@ -27,6 +27,14 @@ def test_in_its_window_a_booked_gpu_goes_only_to_those_it_is_booked_for() -> Non
     assert world.devices_of(world.ask("ann", length=HOUR)) == {"g2"}
     assert world.why_not("bob", length=HOUR) is Reason.DEVICE_RESERVED
     assert world.devices_of(world.ask("cy", groups=COURSE)) == {"g1"}
+
+
+def test_who_wants_more_than_what_is_booked_hears_of_the_booking_before_what_is_broken() -> None:
+    world = World("g0", "g1", "g2")
+    world.book("g0", lasts=4 * HOUR)
+    world.run("ann", length=HOUR)
+    world.do(events.AdminAsked(admin=Admin.CORDONED, device="g2"))
+    assert world.why_not("bob", 3, length=HOUR) is Reason.DEVICE_RESERVED
 
 
 def test_a_user_may_be_named_instead_of_a_group() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jupyterhub_gpuspawner.scheduler import events
 from jupyterhub_gpuspawner.scheduler.estimate import MOST
 from jupyterhub_gpuspawner.scheduler.models import Admin, Limits, Mode, Settings
 from tests.unit.scheduler_world import GIB, World, gpu
@@ -115,6 +116,20 @@ def test_old_stays_are_forgotten_and_starts_that_failed_teach_nothing(monkeypatc
     assert learnt.stay(4 * HOUR, 2 * HOUR) == 4 * HOUR
     world.stop(world.ask("ann", 1, length=8 * HOUR))
     assert learnt.stay(8 * HOUR) == 8 * HOUR
+
+
+def test_each_is_expected_where_it_is_soonest_after_those_before():
+    world = World(gpu("g0", "n1"), gpu("g1", "n2"), gpu("g2", "n3"))
+    for hours in (1, 2, 3):
+        world.run(f"holder{hours}", 1, length=hours * HOUR)
+    entries = [world.ask(f"user{number}", 1, length=HOUR) for number in range(4)]
+    assert [expected(world, entry) for entry in entries] == [1, 2, 2, 3]
+
+
+def test_nobody_can_say_when_while_a_gpu_that_is_needed_is_kept_free():
+    world = World("g0", "g1")
+    world.do(events.AdminAsked(admin=Admin.CORDONED, device="g1"))
+    assert expected(world, world.ask("ann", 2, length=HOUR)) is None
 
 
 def test_only_the_first_ones_are_estimated():
