@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HubPage", "render", "routes"]
 
+#: seconds for a stop: longer than a call of the Hub may take, which answers when the server has
+#: ended, or after ten
+STOP_LIMIT = 40.0
+
 
 def mine_data(view: View, words: Words) -> dict[str, Any]:
     """The viewer's own servers and requests, with the addresses of their pages."""
@@ -131,8 +135,9 @@ class ActPage(HubPage):
         viewer = await self.need_viewer()
         assert viewer is not None, "a POST is not sent to the login"
         status, message = 200, ""
+        limit = STOP_LIMIT if what == "stop" else READ_LIMIT
         try:
-            await asyncio.wait_for(self._act(what, name, viewer), READ_LIMIT)
+            await asyncio.wait_for(self._act(what, name, viewer), limit)
         except NotThereError as error:
             status, message = 404, error.user_message
         except RefusedError as error:

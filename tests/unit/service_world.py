@@ -370,6 +370,7 @@ class World:
     ) -> HTTPResponse:
         """GET, or POST if there is a body (bytes, or JSON)."""
         headers = {"Authorization": f"token {token}"} if token is not None else {}
+        headers.update(options.pop("headers", {}))
         data = body if isinstance(body, bytes) or body is None else json.dumps(body)
         request = HTTPRequest(
             self.url + path,

@@ -75,6 +75,29 @@ def test_links_lead_to_the_hub_where_the_service_has_a_host_name_of_its_own(
     assert page.select_one("a.navbar-brand")["href"] == "/hub/home"
 
 
+async def test_a_server_may_take_longer_to_stop_than_a_page_waits_for_the_ledger(
+    world: World, log_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[tuple[str, str]] = []
+
+    async def hub_stop(user: str, server: str) -> bool:
+        await asyncio.sleep(0.01)
+        stopped.append((user, server))
+        return True
+
+    log_in({"name": "alice"})
+    monkeypatch.setattr(pages.ActPage, "check_xsrf_cookie", lambda self: None)
+    async with world.running():
+        lease, _ = await world.run("alice", 1)
+        world.desk.hub_stop = hub_stop
+        monkeypatch.setattr(pages, "READ_LIMIT", 0.0)
+        json_please = {"Content-Type": "application/json"}
+        slow = await world.fetch(f"extend/{lease['id']}", {}, headers=json_please)
+        assert slow.code == 503
+        answer = await world.fetch(f"stop/{lease['id']}", {}, headers=json_please)
+        assert (answer.code, stopped) == (200, [("alice", "")])
+
+
 async def test_a_user_sees_devices_own_servers_and_no_other_name(world: World, log_in: Any) -> None:
     log_in({"name": "alice"})
     async with world.running():
