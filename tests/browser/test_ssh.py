@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -15,9 +14,10 @@ import pytest
 
 from deploy.quickstart.trial import ROOT, TrialHub, wait_for
 from jupyterhub_gpuspawner.engine import labels
+from tests import howto
 
-PAGE = ROOT / "docs" / "howto" / "ssh.md"
-RUN = re.compile(r"<!-- run by a test -->\n```bash\n(.*?)```", re.DOTALL)
+#: in a terminal of JupyterLab, and on the user's machine
+ONCE, EACH_TIME = howto.blocks("ssh", __file__)
 
 
 class Client:
@@ -35,11 +35,10 @@ class Client:
 
     def call(self, command: str) -> subprocess.CompletedProcess[str]:
         """The line of the how-to, with a command at its end."""
-        (line,) = RUN.findall(PAGE.read_text())
         # ssh finds its files by the account and not by HOME
         where = f"-F none -i {self.key} -o UserKnownHostsFile={self.ssh}/known"
         how = "-o StrictHostKeyChecking=accept-new -o BatchMode=yes -o LogLevel=ERROR"
-        full = line.strip().replace("ssh", f"ssh {where} {how}", 1)
+        full = EACH_TIME.strip().replace("ssh", f"ssh {where} {how}", 1)
         return subprocess.run(
             ["bash", "-euc", f"{full} {shlex.quote(command)}"],
             env={**os.environ, "HOME": str(self.home), "HUB": self.hub.base, "NAME": self.name},
@@ -88,11 +87,9 @@ def client(
     """Ann's machine; its key is in her server's home."""
     mine = Client(tmp_path_factory.mktemp("ann"), hub, ann.name, token_of(ann))
     public = mine.key.with_suffix(".pub").read_text().strip()
-    script = (
-        f"mkdir -p -m 700 ~/.ssh && echo '{public}' >>~/.ssh/authorized_keys"
-        " && chmod 600 ~/.ssh/authorized_keys"
-    )
-    done = exec_in(container, script)
+    script = ONCE.replace("ssh-ed25519 AAAA… you@laptop", public)
+    assert public in script
+    done = exec_in(container, f"set -e\n{script}")
     assert done.exit_code == 0, done.output
     return mine
 

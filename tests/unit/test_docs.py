@@ -273,10 +273,10 @@ UNRUN = 4
 #: what a lab needs on day two
 SITE_PAGES = (
     *("log-in", "run-it", "back-up", "use-postgresql", "images", "write-your-own-image"),
-    *("volumes", "several-servers", "idle", "doctor"),
+    *("volumes", "several-servers", "idle", "ssh", "doctor"),
 )
 #: their tests read them by a mark of their own
-OTHERS = ("compose", "offline", "ssh")
+OTHERS = ("compose", "offline")
 
 
 @pytest.mark.parametrize(
