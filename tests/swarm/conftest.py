@@ -31,9 +31,16 @@ def swarm() -> Iterator[Swarm]:
         swarm.stop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _up(swarm: Swarm) -> None:
+    """A module before may have taken it down."""
+    swarm.start()
+
+
 @pytest.fixture(scope="session")
 def manager(swarm: Swarm) -> Iterator[docker.DockerClient]:
     """A client of the manager's engine."""
+    swarm.start()
     with swarm.client() as client:
         yield client
 

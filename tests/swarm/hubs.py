@@ -15,6 +15,7 @@ import docker
 import docker.types
 from docker.errors import APIError, NotFound
 
+from deploy.quickstart.person import PersonError
 from deploy.quickstart.trial import Site, TrialHub, wait_for
 from jupyterhub_gpuspawner.engine import labels
 from tests import hubs
@@ -40,14 +41,10 @@ def by_name(spawner):
     if spawner.user.name.startswith("mounts"):
         spawner.secrets = {{"gpus-test-secret": "key"}}
         spawner.configs = {{"gpus-test-config": "/etc/greeting"}}
-        tmpfs = {{"Name": "local", "Options": {{"type": "tmpfs", "device": "x", "o": "size=8m"}}}}
-        spawner.mounts = [
-            {{"type": "tmpfs", "source": "", "target": "/scratch", "tmpfs_size": 4 * 2**20}},
-            {{
-                "type": "volume", "source": "fast-{{username}}", "target": "/fast",
-                "driver_config": tmpfs,
-            }},
-        ]
+    if spawner.user.name.startswith("volume"):
+        bind = {{"Name": "local", "Options": {{"type": "none", "o": "bind", "device": {folder!r}}}}}
+        data = {{"type": "volume", "source": "data-{{username}}", "target": "/only"}}
+        spawner.mounts = [{{**data, "driver_config": bind}}]
 c.Spawner.pre_spawn_hook = by_name
 c.GPUDockerSpawner.mem_limit = "64M"
 c.GPUDockerSpawner.cpu_limit = 0.25
@@ -56,6 +53,7 @@ c.JupyterHub.log_level = "INFO"
 c.GPUScheduler.detach_grace = 3
 c.GPUScheduler.exited_grace = 10
 c.GPUScheduler.reconcile_interval = 5
+fast = {{"Name": "local", "Options": {{"type": "tmpfs", "device": "x", "o": "size=8m"}}}}
 def profile(slug, **override):
     return {{"display_name": slug, "slug": slug, "spawner_override": override}}
 c.GPUDockerSpawner.profile_list = [
@@ -65,6 +63,10 @@ c.GPUDockerSpawner.profile_list = [
     profile("dies", gpus=1, environment={{"STUB_DIE": "3"}}),
     profile("slow", gpus=1, environment={{"STUB_SLOW": "10"}}),
     profile("brief", gpus=1, environment={{"STUB_EXIT_AFTER": "2", "STUB_EXIT_CODE": "7"}}),
+    profile("mounts", gpus=0, shm_size="3M", volumes={{"tools-{{username}}": "/tools"}}, mounts=[
+        {{"type": "tmpfs", "target": "/scratch", "tmpfs_size": "4M"}},
+        {{"source": "fast-{{username}}", "target": "/fast", "driver_config": fast}},
+    ]),
     profile("noimage", gpus=1, image="gpuspawner-test/not-there:latest"),
     profile("lopsided", gpus=1, image={lopsided!r}),
 ]
@@ -83,7 +85,7 @@ class SwarmHub(TrialHub):
         self.swarm = swarm
         self._client = swarm.manager.client()
         self._cable = f"{swarm.bridge}h"
-        address = swarm.address(100)
+        self._address = address = swarm.address(100)
         clear(self._client)
         pool = docker.types.IPAMPool(subnet=SUBNET)
         self._client.networks.create(
@@ -93,7 +95,7 @@ class SwarmHub(TrialHub):
             ipam=docker.types.IPAMConfig(pool_configs=[pool]),
         )
         #: where it runs
-        self.site = self._make_site(address)
+        self.site = self._make_site()
         super().__init__(
             image=stub_tag(),
             simulate=0,
@@ -104,7 +106,14 @@ class SwarmHub(TrialHub):
             site=self.site,
         )
 
-    def _make_site(self, address: str) -> Site:
+    def move(self) -> None:
+        """Have a new place, as the last one has ended with its engine. For the next start."""
+        with suppress(NotFound):
+            self._place.remove(force=True)
+        self.site = self._make_site()
+        self._enter = tuple(self.site.enter)
+
+    def _make_site(self) -> Site:
         """A container on the overlay with a cable."""
         endpoint = docker.types.EndpointConfig("1.41", ipv4_address=HUB_ADDRESS)
         self._place = self._client.containers.run(
@@ -118,9 +127,11 @@ class SwarmHub(TrialHub):
         self._place.reload()
         pid = self._place.attrs["State"]["Pid"]
         host.unplug(self._cable)
-        host.plug_in(self.swarm.bridge, self._cable, pid, inside="outside", address=f"{address}/24")
+        host.plug_in(
+            self.swarm.bridge, self._cable, pid, inside="outside", address=f"{self._address}/24"
+        )
         enter = ("nsenter", f"--net=/proc/{pid}/ns/net")
-        return Site(address=address, enter=enter)
+        return Site(address=self._address, enter=enter)
 
     def discard(self) -> None:
         """Remove everything of the Hub's."""
@@ -190,8 +201,9 @@ class SwarmHub(TrialHub):
 def run_hub(swarm: Swarm, after: str = "") -> Iterator[SwarmHub]:
     """Start a Hub on the Swarm; afterwards nothing of it is left."""
     swarm.wipe()
+    devices = {id for node in swarm.nodes for id in node.device_ids}
     with hubs.run_hub(SwarmHub(swarm, after)) as hub:
-        wait_for("both workers", 20, lambda: len(hub.leases()) == 4)
+        wait_for("all nodes", 20, lambda: hub.leases().keys() == devices)
         yield hub
 
 
@@ -224,3 +236,12 @@ def _removed(network: Any) -> bool:
 def assert_quiet(auditor: Any, running: set[str]) -> None:
     """Exactly these servers run, and nothing else is left once the nodes have cleaned up."""
     wait_for("quiet", 60, lambda: auditor.judge(running=running).ok)
+
+
+def logs_in(person: Any) -> bool:
+    """Whether the login leads to a page; it leads to a server that may be about to start."""
+    try:
+        person.login()
+    except PersonError:
+        return False
+    return True

@@ -5,17 +5,19 @@ A partition means: the link is down, daemons and containers live on.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
 import pytest
 from docker.errors import APIError
 
-from deploy.quickstart.person import PersonError
 from deploy.quickstart.trial import wait_for
 from tests.hub.conftest import server_of, start
-from tests.swarm.hubs import assert_quiet
+from tests.swarm.hubs import assert_quiet, logs_in
 
+PROGRAM = "jupyterhub_gpuspawner.cli"
 #: seconds in which a node is seen again: its connection is tried in growing steps
 HEALING = 150
 
@@ -27,15 +29,6 @@ def forget_ended(swarm, node):
             assert container.status != "running"
             with suppress(APIError):
                 container.remove()
-
-
-def logs_in(person):
-    """Whether the login leads to a page; it leads to a server that may be about to start."""
-    try:
-        person.login()
-    except PersonError:
-        return False
-    return True
 
 
 def silent(hub, node):
@@ -101,12 +94,27 @@ def test_a_service_removed_while_its_node_is_cut_off_frees_nothing(
     assert all(one.status != "running" for one in hub.containers_on(node, alice))
 
 
-def test_a_killed_daemon_of_a_worker_frees_nothing_until_it_is_back(hub, somebody, swarm, auditor):
+def declare_gone(hub, node):
+    token = (hub.state / "gpus" / "service-token").read_text().strip()
+    done = subprocess.run(
+        [sys.executable, "-m", PROGRAM, "lost", node.node, "--url", hub.service],
+        env={**hub.environment, "GPUS_TOKEN": token, "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("what", ["daemon", "machine"])
+def test_a_killed_worker_frees_nothing_until_it_is_back(hub, somebody, swarm, auditor, what):
     alice = somebody("alice")
     start(alice, "gpu")
     held = set(hub.facts(alice)["gpus"])
     node = hub.node_of(alice)
-    node.kill9()
+    if what == "daemon":
+        node.kill9()
+    else:
+        node.power_off()
     wait_for("silence", 60, lambda: silent(hub, node))
     assert held <= hub.busy()
     node.restart()
@@ -115,6 +123,52 @@ def test_a_killed_daemon_of_a_worker_frees_nothing_until_it_is_back(hub, somebod
     wait_for("free GPUs", 60, lambda: not hub.busy())
     forget_ended(swarm, node)
     start(alice, "gpu")
+
+
+def test_a_restart_of_a_workers_daemon_ends_its_servers_and_frees_their_gpus(
+    hub, somebody, swarm, auditor
+):
+    alice, bob = somebody("alice"), somebody("bob")
+    start(alice, "gpu2")
+    start(bob, "gpu")
+    auditor.protect(bob.name)
+    node = hub.node_of(alice)
+    node.restart()
+    wait_for("the end", 90, lambda: server_of(alice) is None)
+    wait_for("free GPUs", 60, lambda: len(hub.busy()) == 1)
+    forget_ended(swarm, node)
+    wait_for("the node", HEALING, lambda: not silent(hub, node))
+    start(alice, "gpu2")
+    assert hub.node_of(alice).node == node.node
+    assert_quiet(auditor, {alice.name, bob.name})
+    auditor.release(bob.name)
+
+
+def test_a_node_that_was_declared_gone_comes_back_and_is_cleaned_up_first(
+    hub, somebody, swarm, auditor
+):
+    alice, bob = somebody("alice"), somebody("bob")
+    start(alice, "gpu")
+    held = set(hub.facts(alice)["gpus"])
+    node, old = hub.node_of(alice), hub.container_of(alice).id
+    with swarm.client(node) as client:
+        node.unplug()
+        wait_for("silence", 60, lambda: silent(hub, node))
+        declare_gone(hub, node)
+        wait_for("the end", 60, lambda: server_of(alice) is None)
+        assert "gone for good" in alice.form()
+        # the same server, elsewhere, while the old one still runs
+        start(alice, "gpu")
+        assert hub.node_of(alice).node != node.node
+        assert client.containers.get(old).status == "running"
+        assert held <= hub.busy()
+        node.plug()
+        wait_for("one lease", HEALING, lambda: len(hub.busy()) == 1)
+        assert old not in [one.id for one in client.containers.list()]
+    wait_for("the node", 60, lambda: hub.nodes()[node.node]["reason"] is None)
+    start(bob, "gpu2")
+    assert hub.node_of(bob).node == node.node
+    assert_quiet(auditor, {alice.name, bob.name})
 
 
 def test_of_two_users_who_want_the_last_gpu_at_once_one_gets_it(hub, somebody, auditor):

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from deploy.quickstart.trial import free_ports, wait_for
-from jupyterhub_gpuspawner.engine import service_spec, services
+from jupyterhub_gpuspawner.engine import pulls, service_spec, services
 from jupyterhub_gpuspawner.engine.service_spec import ServiceSpec
 from tests.testbed.images import stub_tag
 
@@ -129,6 +129,9 @@ def test_an_image_is_pulled_on_every_node_by_its_digest(swarm, registry, credent
             )
     with swarm.client() as client:
         assert not client.services.list()
+        # what the scheduler's placement reads
+        nodes = frozenset(node.node for node in swarm.nodes)
+        assert pulls.remembered(client) == {found["image"]: nodes}
 
 
 def test_an_image_that_is_nowhere_is_told_for_each_node(swarm, registry, credentials):

@@ -122,21 +122,28 @@ def test_a_home_of_one_node_ties_its_user_to_that_node(hub, somebody, manager, s
     assert {one.attrs["Spec"]["Labels"][labels.NODE] for one in where} == {node.node}
 
 
-def test_secrets_configs_and_mounts_of_any_kind_are_in_the_server(hub, somebody, manager, auditor):
+def test_secrets_configs_and_mounts_of_a_profile_are_in_the_server(hub, somebody, manager, auditor):
     user = somebody("mounts")
     secret = manager.secrets.create(name="gpus-test-secret", data=b"sesame")
     manager.configs.create(name="gpus-test-config", data=b" welcome\n")
     try:
-        start(user, "cpu")
+        start(user, "mounts")
         with hub.swarm.client(hub.node_of(user)) as client:
             container = client.containers.get(hub.container_of(user).id)
-            read = "cat /run/secrets/key /etc/greeting; df -B1 --output=size /scratch /fast"
+            names = {one["Destination"]: one.get("Name") for one in container.attrs["Mounts"]}
+            read = (
+                "cat /run/secrets/key /etc/greeting; df -B1 --output=size /dev/shm /scratch /fast"
+            )
             code, text = container.exec_run(["sh", "-c", read])
     finally:
         user.stop()
         secret.remove()
     assert code == 0, text
-    assert text.decode().split() == ["sesame", "welcome", "1B-blocks", str(4 * MIB), str(8 * MIB)]
+    sizes = [str(size * MIB) for size in (3, 4, 8)]
+    assert text.decode().split() == ["sesame", "welcome", "1B-blocks", *sizes]
+    # per profile, and of each user's own
+    assert names["/tools"].startswith("tools-mounts-")
+    assert names["/tools"].endswith(user.name.partition("-")[2])
 
 
 def test_a_stop_frees_the_gpus_once_the_node_has_no_process_any_more(hub, somebody, auditor):
@@ -171,20 +178,27 @@ def test_an_image_that_one_node_lacks_is_looked_for_on_another(hub, somebody, sw
     assert set(hub.facts(alice)["gpus"]) == hub.busy()
 
 
-def test_a_folder_that_one_node_lacks_is_looked_for_on_another(hub, somebody, swarm, auditor):
-    alice, boss = somebody("alice"), hub.person("admin", admin=True)
-    boss.api("POST", "/groups/folder")
-    added = boss.api("POST", "/groups/folder/users", json={"users": [alice.name]})
-    assert added.status_code == 200, added.text
-    first, second = swarm.workers
+@pytest.mark.parametrize("mount", ["folder", "volume"])
+def test_a_mount_that_one_node_lacks_is_looked_for_on_another(hub, somebody, swarm, auditor, mount):
+    alice, boss = somebody(mount), hub.person("admin", admin=True)
+    if mount == "folder":
+        boss.api("POST", "/groups/folder")
+        added = boss.api("POST", "/groups/folder/users", json={"users": [alice.name]})
+        assert added.status_code == 200, added.text
+    probe = somebody("probe")
+    start(probe, "gpu")
+    first = hub.node_of(probe)  # where the next one of the same kind is tried first
+    probe.stop()
+    (second,) = (node for node in swarm.workers if node.node != first.node)
     made = second.folder / FOLDER.removeprefix("/")
     made.mkdir()
     try:
         said = start(alice, "gpu")
+        assert hub.node_of(alice).node == second.node
+        alice.stop()
     finally:
         made.rmdir()
     assert f"{first.node} lacks what your server needs; another machine is tried" in said
-    assert hub.node_of(alice).node == second.node
 
 
 def test_a_server_that_dies_at_once_says_why(hub, somebody, auditor):
