@@ -12,6 +12,8 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
+#: of the variable in which Swarm names the resources of a kind
+VARIABLE_PREFIX = "DOCKER_RESOURCE_"
 _DEVICE = re.compile(r"(GPU|MIG|SIMULATED)-[0-9A-Za-z][0-9A-Za-z./_-]*\Z")
 #: with "-" in it the variable of a kind would be dropped by ``sh``
 _KIND = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -36,6 +38,11 @@ def kinds_of(node: Json) -> dict[str, str]:
     held = resources_of(node)
     alone = Counter(kind for kind, _ in held)
     return {value: kind for kind, value in held if alone[kind] == 1 and _KIND.match(kind)}
+
+
+def variable_of(kind: str) -> str:
+    """The environment variable in which Swarm names a task's resources of a kind."""
+    return f"{VARIABLE_PREFIX}{kind}".upper()
 
 
 def resources_of(node: Json) -> list[tuple[str, str]]:

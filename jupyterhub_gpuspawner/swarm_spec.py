@@ -34,7 +34,10 @@ async def build_spec(spawner: Any, granted: Granted, limit: ResourceLimits | Non
     container = service_spec.container_spec(
         spawner.image,
         command=await spawner.get_command(),
-        env={name: str(value) for name, value in env.items() if value is not None},
+        env={
+            **{name: str(value) for name, value in env.items() if value is not None},
+            **service_spec.variables(place),
+        },
         mounts=[
             service_spec.shm(limits),
             *mounts_of(spawner, granted.ledger),

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..scheduler.models import Health, Text
+from ..swarm_nodes import variable_of
 from .base import Report
 
 #: where it is on a machine, below the root
@@ -28,8 +29,6 @@ CONFIG, PROGRAM = "etc/nvidia-container-runtime/config.toml", "usr/bin/nvidia-ct
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
 VARIABLES = "accept-nvidia-visible-devices-envvar-when-unprivileged"
 RESOURCES = "swarm-resource"
-#: what Swarm puts before the kind of a resource
-PREFIX = "DOCKER_RESOURCE_"
 #: the one line that makes any version name devices exactly
 FIX = f"nvidia-ctk config --set {MOUNTS}=true --in-place"
 #: seconds for it to say its version, and characters of its configuration
@@ -121,8 +120,8 @@ def judge(toolkit: Toolkit, kinds: Collection[str]) -> Verdict:
     return Verdict(
         way=Way.RESOURCE,
         version=toolkit.version,
-        enforces="a server gets what Swarm assigned; an image with a variable "
-        f"{PREFIX}… of its own may get more",
+        enforces="a server gets what Swarm assigned; a container that is started past the Hub "
+        "gets what its variable names",
     )
 
 
@@ -138,7 +137,7 @@ def _trouble(toolkit: Toolkit, kinds: Collection[str]) -> str:
         return f"NVIDIA's toolkit {toolkit.version} takes no notice of {RESOURCES}"
     if not toolkit.resources:
         return f"NVIDIA's toolkit there is set up neither for {MOUNTS} nor {RESOURCES}"
-    missing = sorted({f"{PREFIX}{kind.upper()}" for kind in kinds} - set(toolkit.resources))
+    missing = sorted({variable_of(kind) for kind in kinds} - set(toolkit.resources))
     if missing:
         return f"{RESOURCES} there does not name {', '.join(missing)}"
     if not toolkit.variables:

@@ -16,6 +16,7 @@ from ..device_names import TOOLKIT_MOUNTS, marker_path
 from ..errors import ConfigError
 from ..scheduler.filters import nano_cpus
 from ..scheduler.models import Device
+from ..swarm_nodes import variable_of
 from .limits import ResourceLimits
 from .tasks import constraint
 
@@ -35,6 +36,8 @@ class Place:
     node_id: str
     #: device id -> the kind of generic resource that stands for it alone
     kinds: Mapping[str, str] = field(default_factory=dict)
+    #: the kinds of the node's other GPUs
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +108,16 @@ def container_spec(
     if command:
         spec["Command"] = list(command)
     return spec
+
+
+def variables(place: Place) -> dict[str, str]:
+    """An empty variable for each GPU of the node that is not leased: the image's own counts else.
+
+    NVIDIA's toolkit, set up for ``swarm-resource``, takes GPUs from them. Swarm writes those of
+    leased GPUs.
+    """
+    leased = {variable_of(kind) for kind in place.kinds.values()}
+    return dict.fromkeys(sorted({variable_of(kind) for kind in place.others} - leased), "")
 
 
 def ulimits(limits: ResourceLimits) -> dict[str, Any]:
@@ -205,5 +218,6 @@ __all__ = [
     "shm",
     "task_template",
     "ulimits",
+    "variables",
     "volume",
 ]

@@ -20,7 +20,7 @@ import docker
 import docker.errors
 
 from ..errors import EngineError, EngineUnknown
-from ..swarm_nodes import kinds_of, named
+from ..swarm_nodes import kinds_of, named, resources_of
 from . import labels, tasks
 from .containers import ExitReport, last_words, taken_over
 from .faults import explain
@@ -264,7 +264,9 @@ def place(client: docker.DockerClient, node: str, devices: Iterable[str]) -> Pla
             f"node {node}: no kind of generic resource of its own for {', '.join(missing)}",
             "A GPU of your server can't be connected. Please tell your administrator.",
         )
-    return Place(node_id=str(found[0]["ID"]), kinds={one: kinds[one] for one in devices})
+    leased = {one: kinds[one] for one in devices}
+    others = {kind for kind, _ in resources_of(found[0])} - set(leased.values())
+    return Place(node_id=str(found[0]["ID"]), kinds=leased, others=tuple(sorted(others)))
 
 
 def all_nodes(client: docker.DockerClient) -> list[dict[str, Any]]:

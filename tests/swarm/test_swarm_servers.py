@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from deploy.quickstart.trial import wait_for
@@ -176,6 +178,29 @@ def test_an_image_that_one_node_lacks_is_looked_for_on_another(hub, somebody, sw
     assert hub.node_of(alice).node == second.node
     wait_for("one lease", 10, lambda: len(hub.busy()) == 1)
     assert set(hub.facts(alice)["gpus"]) == hub.busy()
+
+
+def test_an_image_that_names_gpus_in_swarms_variables_gets_none_by_that(
+    hub, somebody, swarm, auditor
+):
+    alice = somebody("alice")
+    for node in swarm.workers:
+        wanted = [f"DOCKER_RESOURCE_GPU{k}={id}" for k, id in enumerate(node.device_ids)]
+        text = "\n".join([f"FROM {stub_tag()}", *(f"ENV {one}" for one in wanted)])
+        with swarm.client(node) as client:
+            image, _ = client.images.build(fileobj=io.BytesIO(text.encode()), tag=LOPSIDED)
+        assert set(wanted) <= set(image.attrs["Config"]["Env"])
+    try:
+        start(alice, "lopsided")
+        (leased,) = hub.facts(alice)["gpus"]
+        env = hub.container_of(alice).attrs["Config"]["Env"]
+        alice.stop()
+    finally:
+        for node in swarm.workers:
+            with swarm.client(node) as client:
+                client.images.remove(LOPSIDED, force=True)
+    found = dict(one.split("=", 1) for one in env if one.startswith("DOCKER_RESOURCE_"))
+    assert sorted(found.values()) == ["", leased]
 
 
 @pytest.mark.parametrize("mount", ["folder", "volume"])

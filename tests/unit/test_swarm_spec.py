@@ -98,7 +98,22 @@ async def test_no_variable_of_the_configuration_decides_about_gpus(spawner):
     spawner.environment = {"NVIDIA_VISIBLE_DEVICES": "all", "DOCKER_RESOURCE_GPU0": "GPU-1"}
     _, container = await built(spawner, granted())
     assert "NVIDIA_VISIBLE_DEVICES=void" in container["Env"]
-    assert not [one for one in container["Env"] if one.startswith("DOCKER_RESOURCE_")]
+    assert resources(container) == ["DOCKER_RESOURCE_GPU0=", "DOCKER_RESOURCE_GPU1="]
+
+
+async def test_no_variable_of_the_image_names_a_gpu_that_is_not_leased(spawner):
+    # the toolkit takes GPUs from them; Swarm itself writes that of the leased one
+    _, container = await built(spawner, granted(DEVICE))
+    assert resources(container) == ["DOCKER_RESOURCE_GPU0="]
+
+
+def test_a_kind_of_two_gpus_and_one_in_other_letters_are_emptied_too():
+    place = service_spec.Place(node_id="n2", kinds={"GPU-1": "gpu0"}, others=("GPU0", "two", "Up"))
+    assert service_spec.variables(place) == {"DOCKER_RESOURCE_TWO": "", "DOCKER_RESOURCE_UP": ""}
+
+
+def resources(container):
+    return [one for one in container["Env"] if one.startswith("DOCKER_RESOURCE_")]
 
 
 async def test_shared_memory_is_sized_and_the_images_health_check_kills_nobody(spawner):

@@ -99,7 +99,7 @@ def test_versions_that_ignore_swarm_resource_are_known(version: str, ignores: bo
         ("1.17.8", MOUNTS, Way.MOUNTS, "past the Hub"),
         ("1.18.0", MOUNTS + NO_VARIABLES, Way.MOUNTS, "no container gets one by a variable"),
         ("1.19.0", MOUNTS + RESOURCES, Way.MOUNTS, "the leased GPUs alone"),
-        ("1.17.8", RESOURCES, Way.RESOURCE, "an image with a variable"),
+        ("1.17.8", RESOURCES, Way.RESOURCE, "a container that is started past the Hub"),
         ("1.19.0-rc.2", RESOURCES, Way.RESOURCE, "what Swarm assigned"),
         ("1.18.1", RESOURCES, Way.NONE, "1.18.1 takes no notice of swarm-resource"),
         ("1.18.1", SHIPPED, Way.NONE, "1.18.1 takes no notice of swarm-resource"),
