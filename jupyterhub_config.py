@@ -18,6 +18,7 @@ from jupyterhub_gpuspawner.hub import setup
 from jupyterhub_gpuspawner.sign_in import sign_in
 from jupyterhub_gpuspawner.site_gpus import site_gpus
 from jupyterhub_gpuspawner.site_profiles import site_profiles
+from jupyterhub_gpuspawner.site_spawner import site_spawner
 from jupyterhub_gpuspawner.site_volumes import site_volumes
 
 c = get_config()  # noqa: F821 (JupyterHub puts it there)
@@ -93,7 +94,12 @@ c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = environment.number("GPUS_NAMED_SERVERS", 3, 1, 100)
 
 # --- What a server is ---------------------------------------------------------------------------
-c.JupyterHub.spawner_class = "gpu-docker"
+# GPUS_SPAWNER=swarm: servers run on the machines of a Docker Swarm, on its network GPUS_NETWORK.
+# GPUS_LOCAL_VOLUMES (refuse, tie, each) says what becomes of homes that one machine has, and
+# GPUS_VOLUME_NODES where volumes are that you made: docs/howto/swarm.md. On one machine
+# (GPUS_SPAWNER=docker, the default) a proxy in a container has to be on users' networks:
+# GPUS_NETWORK_MEMBERS names it.
+site_spawner(c)
 c.GPUDockerSpawner.image = environment.text("GPUS_IMAGE", "jupyterhub-gpuspawner/singleuser:latest")
 # The kernel enforces these; a profile may say otherwise.
 c.GPUDockerSpawner.mem_limit = environment.memory("GPUS_MEM_LIMIT") or "2G"
@@ -170,14 +176,12 @@ site_gpus(c)
 
 # --- Parts that run on their own (docs/howto/compose.md) ----------------------------------------
 # GPUS_SCHEDULER_URL and GPUS_PROXY_URL: a scheduler and a proxy that this Hub does not start. All
-# that stands above of c.GPUScheduler is then for the scheduler itself to read. A proxy in a
-# container has to be on users' networks: GPUS_NETWORK_MEMBERS names it.
+# that stands above of c.GPUScheduler is then for the scheduler itself to read.
 c.GPUSpawnerMixin.scheduler_url = environment.url("GPUS_SCHEDULER_URL", inside=True)
 elsewhere = environment.url("GPUS_PROXY_URL", inside=True)
 if elsewhere:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = elsewhere
-c.GPUDockerSpawner.network_members = sorted(environment.names("GPUS_NETWORK_MEMBERS"))
 
 # --- What has no variable of its own --------------------------------------------------------------
 # GPUS_SPAWNER_OPTIONS: options of servers, by name, as JSON.

@@ -10,16 +10,18 @@ from . import environment
 def site_gpus(c: Any) -> None:
     """Set in ``c.GPUScheduler`` which GPUs there are, and who may hold how many.
 
-    Variables: ``GPUS_DISCOVERY``, ``GPUS_SIMULATE``, ``GPUS_NODE_NAME``, and those of limits,
-    shares, unused servers and large homes; ``GPUS_SCHEDULER_OPTIONS`` has what has no variable of
-    its own. A wrong one ends the program with one line.
+    Variables: ``GPUS_DISCOVERY``, ``GPUS_SIMULATE``, ``GPUS_NODE_NAME``, ``GPUS_AGENT_KEY_FILE``,
+    and those of limits, shares, unused servers and large homes; ``GPUS_SCHEDULER_OPTIONS`` has
+    what has no variable of its own. A wrong one ends the program with one line.
     """
     options = c.GPUScheduler
-    options.discovery = environment.text("GPUS_DISCOVERY", "auto")
+    on_swarm = environment.text("GPUS_SPAWNER") == "swarm"
+    options.discovery = environment.text("GPUS_DISCOVERY", "swarm" if on_swarm else "auto")
     options.simulate = environment.number("GPUS_SIMULATE", 0, most=256)
     name = environment.text("GPUS_NODE_NAME")
     if name:
         options.node_name = name
+    options.agent_key_file = environment.file("GPUS_AGENT_KEY_FILE")
     if environment.text("GPUS_USER_LIMIT"):
         options.user_gpu_limit = environment.number("GPUS_USER_LIMIT", 0)
     options.user_gpu_limits = environment.table("GPUS_USER_LIMITS", int, '{"carol": 4}')

@@ -80,8 +80,8 @@ def test_the_scheduler_is_given_what_its_config_reads_and_no_secret_of_the_hub()
     text = (DEPLOY / "compose" / "scheduler_config.py").read_text()
     text += (ROOT / "jupyterhub_gpuspawner" / "site_gpus.py").read_text()
     reads = set(re.findall(r'environment\.\w+\(\s*["\'](GPUS_\w+)', text))
-    # by itself a constant
-    assert reads - {"GPUS_SERVICE_PORT"} <= given
+    # by itself a constant, and two of a Swarm
+    assert reads - {"GPUS_SERVICE_PORT", "GPUS_SPAWNER", "GPUS_AGENT_KEY_FILE"} <= given
     # of others: the service, and what it is told of the Hub
     others = {"DOCKER_HOST", "GPUS_SERVICE_TOKEN", "GPUS_HUB_TOKEN", "GPUS_HUB_API_URL"}
     assert given - reads == others | {"GPUS_PUBLIC_URL"}

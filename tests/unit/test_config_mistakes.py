@@ -245,6 +245,15 @@ def test_the_shipped_configuration_works_as_it_is(shipped: Callable[..., str | N
     assert shipped() is None
 
 
+def test_the_shipped_configuration_works_on_a_swarm(shipped: Callable[..., str | None]) -> None:
+    swarm = {"GPUS_SPAWNER": "swarm", "GPUS_NETWORK": "lab", "GPUS_VOLUME_NODES": '{"data": "n2"}'}
+    assert shipped(**swarm, GPUS_LOCAL_VOLUMES="tie") is None
+    line = shipped(**swarm, GPUS_LOCAL_VOLUMES="maybe")
+    assert line == "GPUS_LOCAL_VOLUMES is 'maybe'; want one of refuse, tie, each"
+    line = shipped(**swarm, GPUS_LOCAL_VOLUMES="", GPUS_DISCOVERY="nvml")
+    assert line is not None and "with gpu-swarm it must be 'swarm'" in line
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -258,6 +267,8 @@ def test_the_shipped_configuration_works_as_it_is(shipped: Callable[..., str | N
         ("GPUS_PASSWORD", "short"),
         ("GPUS_ADMIN_PASSWORD", "short"),
         ("GPUS_DISCOVERY", "guess"),
+        ("GPUS_SPAWNER", "kubernetes"),
+        ("GPUS_AGENT_KEY_FILE", "/not/there"),
         ("GPUS_SIMULATE", "257"),
         ("GPUS_SIMULATE", "many"),
         ("GPUS_USER_LIMIT", "-1"),

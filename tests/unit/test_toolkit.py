@@ -11,7 +11,8 @@ import pytest
 
 from jupyterhub_gpuspawner import agent
 from jupyterhub_gpuspawner.discovery import swarm
-from jupyterhub_gpuspawner.discovery.agent_report import Message, decode, encode
+from jupyterhub_gpuspawner.discovery.agent_report import Message, decode, encode, sign
+from jupyterhub_gpuspawner.discovery.base import Report
 from jupyterhub_gpuspawner.discovery.toolkit import (
     CONFIG,
     FIX,
@@ -28,6 +29,9 @@ from jupyterhub_gpuspawner.discovery.toolkit import (
 )
 from jupyterhub_gpuspawner.errors import RequestError
 from jupyterhub_gpuspawner.scheduler.models import Health
+from jupyterhub_gpuspawner.service.agents import Agents
+from jupyterhub_gpuspawner.service.swarm_reconciler import SwarmReconciler
+from jupyterhub_gpuspawner.service.swarm_view import SwarmSeen
 from tests.unit.swarm_fakes import node
 
 #: as the packages write it: what stands behind # is the default
@@ -51,6 +55,7 @@ MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts = true\n"
 RESOURCES = "swarm-resource = 'DOCKER_RESOURCE_GPU0, DOCKER_RESOURCE_GPU1' # ours\n"
 NO_VARIABLES = "accept-nvidia-visible-devices-envvar-when-unprivileged = false\n"
 KINDS = ("GPU0", "GPU1")
+KEY = "k" * 32
 
 
 @pytest.mark.parametrize(
@@ -218,3 +223,37 @@ def test_an_agent_looks_where_it_is_told_and_a_simulation_needs_no_toolkit(tmp_p
     environment = {"GPUS_SCHEDULER_URL": "u", "GPUS_NODE_ID": "i", "GPUS_NODE_NAME": "n"}
     assert agent.options_from({**environment, "GPUS_HOST_ROOT": "/host"}).host_root == "/host"
     assert os.sep not in agent.options_from(environment).host_root
+
+
+def test_the_scheduler_judges_by_the_kinds_of_the_node_and_remembers_for_doctor() -> None:
+    now = 1000.0
+    looks = SwarmReconciler.__new__(SwarmReconciler)
+    looks._clock, looks._containers = (lambda: now), {}
+    looks.agents = Agents(KEY, 30.0, lambda: now)
+    real, simulated = ("GPU0", "GPU-1"), ("GPU0", "SIMULATED-node3-0")
+    nodes = {"node2": node(2, gpus=(real,)), "node3": node(3, gpus=(simulated,)), "node4": node(4)}
+    listed = {name: swarm.report(one, name) for name, one in nodes.items()}
+
+    def heard(toolkit: Toolkit | None, seq: int) -> dict[str, Report]:
+        body = encode(
+            Message(
+                node="n2", seq=seq, sent_at=now, age=0.0, report=listed["node2"], toolkit=toolkit
+            )
+        )
+        looks.agents.hear(body, sign(body, KEY))
+        reports, _ = looks._heard(dict(listed), nodes, SwarmSeen(ours=(), others=()))
+        return reports
+
+    assert looks._heard(dict(listed), nodes, SwarmSeen(ours=(), others=()))[0].keys() == {"node4"}
+    # a simulated GPU needs no toolkit, a real one whose toolkit nobody has seen is not refused
+    assert looks.agents.verdicts == {"node2": None}
+    fine = Toolkit(version="1.19.0", resources=("DOCKER_RESOURCE_GPU0",))
+    for toolkit, seq, health in (
+        (None, 1, Health.OK),
+        (fine, 2, Health.OK),
+        (Toolkit(version="1.18.0", resources=fine.resources), 3, Health.SUSPECT),
+    ):
+        ((_, status),) = heard(toolkit, seq)["node2"].devices
+        assert status.health is health
+    verdict = looks.agents.verdicts["node2"]
+    assert verdict is not None and verdict.way is Way.NONE and "1.18.0" in verdict.trouble
