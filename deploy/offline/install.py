@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -29,6 +30,8 @@ _DEFAULT_SOCKET = "/var/run/docker.sock"
 #: seconds for a program, and for the engine between two words
 LIMIT, ENGINE_LIMIT = 600.0, 600.0
 _CHUNK = 1 << 20
+#: what of a bundle becomes no smaller on the disk
+_PLAIN = ("npm/", "site/")
 
 
 class InstallError(Exception):
@@ -102,6 +105,27 @@ def check_machine(facts: dict[str, Any], *, with_engine: bool) -> None:
         raise InstallError(f"node is missing, which runs {PROXY}: install nodejs, 20 or later")
     if with_engine:
         Engine().call("GET", "/_ping")
+
+
+def check_room(bundle: Path, prefix: Path, facts: dict[str, Any]) -> None:
+    """InstallError where the disk can't hold what is in the bundle; how much more is not known.
+
+    Before anything is written: of a program that ends for want of room not each says so.
+    """
+    wanted = sum(one["size"] for name, one in facts["files"].items() if name.startswith(_PLAIN))
+    for wheel in (bundle / "wheels").glob("*.whl"):
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                wanted += sum(member.file_size for member in archive.infolist())
+        except zipfile.BadZipFile as error:
+            raise InstallError(f"{wheel} is no package of Python: {error}") from None
+    place = next(path for path in (prefix, *prefix.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < wanted:
+        raise InstallError(
+            f"{prefix}: No space left on device: {wanted / 1e6:.1f} MB are needed at least, and "
+            f"{free / 1e6:.1f} MB are free; make room, or name another --prefix"
+        )
 
 
 # -- the engine ----------------------------------------------------------------------------------
@@ -273,6 +297,7 @@ def install(bundle: Path, prefix: Path, *, images: bool) -> Path:
     release = prefix / "releases" / f"{facts['version']}-{digest[:12]}"
     try:
         if _current(prefix) != release:
+            check_room(bundle, prefix, facts)
             _make_release(bundle, release, facts)
         if with_engine:
             load_images(bundle, facts, Engine())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -211,6 +212,23 @@ def test_a_place_that_can_not_be_written_is_one_line(
     code, said = run(make(), tmp_path / "opt")
     assert code == 1 and str(tmp_path / "opt") in said
     assert (tmp_path / "opt").read_text() == "a file"
+
+
+def test_a_disk_that_is_too_small_is_one_line_before_anything_is_written(
+    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, prefix = make(), tmp_path / "deep" / "opt"
+    facts = install.read_manifest(bundle)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    with pytest.raises(install.InstallError, match=r"opt: No space left on device: .* 0\.0 MB are"):
+        install.install(bundle, prefix, images=False)
+    assert not prefix.parent.exists()
+    monkeypatch.undo()
+    install.check_room(bundle, prefix, facts)
+    (bundle / "wheels" / "odd.whl").write_text("no archive")
+    with pytest.raises(install.InstallError, match=r"odd\.whl is no package of Python: "):
+        install.check_room(bundle, prefix, facts)
 
 
 def test_a_bundle_is_made_whole_or_not_at_all(
