@@ -42,6 +42,27 @@ def make(folder: Path, python: HostPython) -> Path:
     return folder
 
 
+def add_light(folder: Path, *versions: str) -> Path:
+    """A channel with a package ``python`` that leads to the image's own, and no library.
+
+    For tests of what is around an environment. An ``ipykernel`` without content is in it too.
+    """
+    channel = Channel(folder)
+    own = b"home = /opt/conda/bin\ninclude-system-site-packages = false\n"
+    for version in versions:
+        minor = ".".join(version.split(".")[:2])
+        links = {"bin/python": "/opt/conda/bin/python"}
+        if minor != "3.10":
+            # it is the image's 3.10 in truth
+            links["lib/python3.10"] = f"python{minor}"
+        channel.add("linux-64", "python", version, {"pyvenv.cfg": (own, 0o644)}, links)
+    for name in ("ipykernel", "toy"):
+        files: Files = {f"site-packages/{name}.py": (b"version = '1.0'\n", 0o644)}
+        channel.add("noarch", name, "1.0", files, depends=["python"])
+    channel.write()
+    return folder
+
+
 def pip_of(python: HostPython) -> Files:
     """pip as it comes with Python."""
     major, minor = python.version.split(".")[:2]
