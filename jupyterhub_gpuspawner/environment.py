@@ -47,6 +47,7 @@ _OTHERS = (
     *("GPUS_BASE_IMAGE", "GPUS_LONG", "GPUS_HUB_PID", "GPUS_STARTED"),
     *("GPUS_SERVICE_TOKEN", "GPUS_HUB_API_URL"),
     *("GPUS_NODE_ID", "GPUS_AGENT_INTERVAL", "GPUS_HOST_PROC", "GPUS_HOST_ROOT"),
+    "GPUS_NETWORK_ID",
 )
 #: how alike two names are where one of them is taken for a slip
 _ALIKE = 0.84
