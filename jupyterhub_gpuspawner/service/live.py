@@ -2,7 +2,8 @@
 
 A page listens to *topics*. What a topic says is made once for each change, for all who see the
 same: those with the same language and rights, or one user's own pages. It is sent where it is
-not what was sent last; who is slow to read gets the newest and misses what was in between.
+not what was sent last; who is slow to read gets the newest and misses what was in between. Of a
+part that many see, only the lines that changed are sent to who was sent the one before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import LedgerError
@@ -70,15 +72,38 @@ class Listener:
     words: Words
     topics: tuple[Topic, ...]
     sink: Sink
-    #: name of a topic -> what was sent last
+    #: name of a topic -> the event that was sent last, or would have been instead of its changes
     sent: dict[str, bytes] = field(default_factory=dict)
+    #: (topic, as whom it is seen, what of it is shared with all who see the same)
+    wants: tuple[tuple[Topic, Viewer, Any], ...] = ()
 
-    def hear(self, name: str, data: bytes) -> bytes:
+    def __post_init__(self) -> None:
+        everybody = Viewer(name="", admin=self.viewer.admin)
+        seen = ((topic, self.viewer if topic.own else everybody) for topic in self.topics)
+        self.wants = tuple((t, who, (t.name, who, self.words.language)) for t, who in seen)
+
+    def hear(self, name: str, made: Made) -> bytes:
         """The event that has to be sent, empty where the page knows it."""
-        if self.sent.get(name) == data:
+        last = self.sent.get(name)
+        if last == made.event:
             return b""
-        self.sent[name] = data
-        return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+        self.sent[name] = made.event
+        return made.change if made.change and last == made.before else made.event
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What a topic says to all who see the same."""
+
+    #: as it was looked up
+    data: Any
+    #: all of it
+    event: bytes
+    #: what it is rendered to, by lines
+    lines: list[str] = field(default_factory=list)
+    #: the event before, and what makes it this one; empty = nothing shorter than all of it
+    before: bytes = b""
+    change: bytes = b""
 
 
 class Live:
@@ -92,7 +117,7 @@ class Live:
         self._task: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         #: what was made for the last snapshot, to be sent again where the data is the same
-        self._made: dict[Any, tuple[Any, bytes]] = {}
+        self._made: dict[Any, Made] = {}
         #: snapshots that were made
         self.snapshots = 0
 
@@ -152,7 +177,7 @@ class Live:
         """Make a snapshot and send what is new in it."""
         listeners = [one for one in self._listeners if not one.sink.busy()]
         self.snapshots += 1
-        made: dict[Any, tuple[Any, bytes]] = {}
+        made: dict[Any, Made] = {}
         try:
             events = await self._desk.show(
                 Viewer(name=""), lambda view: self._look(view, listeners, made)
@@ -166,33 +191,33 @@ class Live:
             for one in listeners:
                 one.sent.clear()  # some of them count as told
         self._made = made
-        status = _data(self._status())
+        status = Made(data=None, event=_event("status", self._status()))
         for one in listeners:
             text = one.hear("status", status) + events.get(one, b"")
             if text:
                 one.sink.send(text)
 
     def _look(
-        self, view: View, listeners: list[Listener], made: dict[Any, tuple[Any, bytes]]
+        self, view: View, listeners: list[Listener], made: dict[Any, Made]
     ) -> dict[Listener, bytes]:
         return {
-            one: b"".join(one.hear(t.name, self._make(t, one, view, made)) for t in one.topics)
+            one: b"".join(
+                [one.hear(want[0].name, self._make(*want, one, view, made)) for want in one.wants]
+            )
             for one in listeners
         }
 
     def _make(
-        self, topic: Topic, one: Listener, view: View, made: dict[Any, tuple[Any, bytes]]
-    ) -> bytes:
-        who = one.viewer if topic.own else Viewer(name="", admin=one.viewer.admin)
-        key = (topic.name, who, one.words.language)
-        if key not in made:
+        self, topic: Topic, who: Viewer, key: Any, one: Listener, view: View, made: dict[Any, Made]
+    ) -> Made:
+        found = made.get(key)
+        if found is None:
             data = topic.look(view.seen_by(who), one.words)
-            before = self._made.get(key)
-            if before is not None and before[0] == data:
-                made[key] = before
-            else:
-                made[key] = (data, _data(topic.render(data, one.words) if topic.render else data))
-        return made[key][1]
+            found = self._made.get(key)
+            if found is None or found.data != data:
+                found = _made(topic, data, one.words, found)
+            made[key] = found
+        return found
 
     def _status(self) -> dict[str, str]:
         status = self._desk.status()
@@ -205,9 +230,31 @@ class Live:
                 one.sink.send(data)
 
 
-def _data(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
+def _made(topic: Topic, data: Any, words: Words, before: Made | None) -> Made:
+    """``before``: what the topic said last."""
+    if topic.render is None:
+        return Made(data=data, event=_event(topic.name, data))
+    html = topic.render(data, words)
+    event, lines = _event(topic.name, html), html.split("\n")
+    if before is None or topic.own:
+        return Made(data=data, event=event, lines=lines)
+    change = _event(topic.name, {"changes": _changes(before.lines, lines)})
+    shorter = len(change) < len(event)
+    return Made(
+        data=data,
+        event=event,
+        lines=lines,
+        before=before.event if shorter else b"",
+        change=change if shorter else b"",
+    )
+
+
+def _changes(before: list[str], after: list[str]) -> list[tuple[int, int, list[str]]]:
+    """(first line, how many go, which come instead) to make one of the other, the last first."""
+    steps = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    return [(i, j - i, after[k:n]) for tag, i, j, k, n in reversed(steps) if tag != "equal"]
 
 
 def _event(name: str, value: Any) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), _data(value))
+    data = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    return f"event: {name}\ndata: {data}\n\n".encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..scheduler.models import Device, Health, Lease, QueueEntry, Reason, ServerKey
@@ -63,7 +63,19 @@ class View:
 
     def seen_by(self, viewer: Viewer) -> View:
         """The same state for somebody else."""
-        return replace(self, viewer=viewer)
+        # for each open page: `replace` takes three times as long
+        return View(
+            state=self.state,
+            viewer=viewer,
+            starved=self.starved,
+            now=self.now,
+            excuse=self.excuse,
+            ended=self.ended,
+            use=self.use,
+            home=self.home,
+            pulls=self.pulls,
+            memo=self.memo,
+        )
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What ``make`` gives, made once for all viewers of this state."""

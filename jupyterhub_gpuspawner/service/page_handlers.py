@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 #: seconds a page waits for the state: a hanging disk must not hang the page
 READ_LIMIT = 5.0
+#: where a row of a table goes on in the next line
+IN_A_ROW = re.compile("\n(?=<td|</td>|</tr>)")
 templates = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
@@ -115,8 +118,10 @@ def part(name: str, words: i18n.Words, **values: Any) -> str:
         prefix=_prefix(),
         **values,
     )
-    # it goes to every open page: without the template's indentation it is half as long
-    return "\n".join(filter(None, map(str.strip, html.splitlines())))
+    # It goes to every open page: without the template's indentation it is half as long. A row of a
+    # table is one line, so that what has changed can be told by lines.
+    lines = "\n".join(filter(None, map(str.strip, html.splitlines())))
+    return IN_A_ROW.sub("", lines)
 
 
 def spell(words: i18n.Words, seconds: float) -> str:

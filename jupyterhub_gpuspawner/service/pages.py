@@ -44,8 +44,7 @@ STOP_LIMIT = 40.0
 def mine_data(view: View, words: Words) -> dict[str, Any]:
     """The viewer's own servers and requests, with the addresses of their pages."""
     data = mine(view, words)
-    user, base = view.viewer.name, os.environ.get("JUPYTERHUB_BASE_URL", "/")
-    hub = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL") or f"{base}hub/"
+    user, hub = view.viewer.name, view.once("hub", _hub_url)
     who = quote(user, safe="")
     for one in [*data["servers"], *data["waiting"], *data["ended"]]:
         name = quote(one["name"], safe="")
@@ -53,6 +52,11 @@ def mine_data(view: View, words: Words) -> dict[str, Any]:
         one["url"] = f"{hub.removesuffix('hub/')}user/{who}/{name}{'/' if name else ''}"
         one["pending_url"] = f"{hub}spawn-pending/{who}{'/' if name else ''}{name}"
     return {**data, "hub_pages": hub}
+
+
+def _hub_url() -> str:
+    base = os.environ.get("JUPYTERHUB_BASE_URL", "/")
+    return os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL") or f"{base}hub/"
 
 
 def mine_part(data: dict[str, Any], words: Words, xsrf: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,45 @@ async def test_who_reads_slowly_gets_the_newest_and_holds_nobody_up(world: World
         slow.slow = False
         world.desk.live.changed()
         await world.until(lambda: slow.events("count") == [{"free": 3}, {"free": 1}])
+
+
+def shown(page: Page) -> str:
+    """What it shows of all GPUs after its events: all of the part, then its changes."""
+    lines: list[str] = []
+    for one in page.events("gpus"):
+        if isinstance(one, str):
+            lines = one.split("\n")
+        else:
+            for at, gone, fresh in one["changes"]:
+                lines[at : at + gone] = fresh
+    return "\n".join(lines)
+
+
+async def test_of_what_all_see_only_the_lines_that_changed_are_sent_again(world: World) -> None:
+    (topic,) = (one for one in pages.STREAMS["gpus"] if one.name == "gpus")
+    async with world.running():
+        quick, slow = Page(world, "quick", topic), Page(world, "slow", topic)
+        await world.until(lambda: quick.events("gpus") and slow.events("gpus"))
+        slow.slow = True
+        await world.grant("alice", 1)
+        await world.until(lambda: "2 of 3 free" in shown(quick))
+        async with world.ask("bob", 3) as line:
+            await line.until(event="queued")
+            await world.until(lambda: "1 request waits" in shown(quick))
+            slow.slow = False
+            late = Page(world, "late", topic)
+            await world.until(lambda: shown(late) == shown(quick) == shown(slow))
+    whole, *changes = quick.events("gpus")
+    assert isinstance(whole, str) and changes and all(isinstance(one, dict) for one in changes)
+    assert [type(one) for one in slow.events("gpus")] == [str, str], "it missed what came before"
+    assert len(quick.text) < 2 * len(whole)
+
+
+def test_who_else_looks_sees_the_same_state_with_all_that_belongs_to_it() -> None:
+    things: dict[str, Any] = {one.name: object() for one in fields(View)}
+    view = View(**things).seen_by(Viewer(name="ann"))
+    assert view.viewer == Viewer(name="ann")
+    assert {name for name in things if getattr(view, name) is not things[name]} == {"viewer"}
 
 
 async def test_a_page_that_can_not_be_made_leaves_the_others_alone(world: World) -> None:

@@ -201,8 +201,15 @@ function showState(connected) {
 
 // A page whose parts are all rendered by the service: topic -> the element's id
 export function livePage(url, parts = {}) {
-  for (const element of document.querySelectorAll("[data-live]"))
-    parts[element.dataset.live] = (html) => replace(element, html);
+  for (const element of document.querySelectorAll("[data-live]")) {
+    let lines = [];
+    parts[element.dataset.live] = (said) => {
+      // all of it, or what has changed since: [first line, how many go, which come instead]
+      if (typeof said === "string") lines = said.split("\n");
+      else for (const [at, gone, fresh] of said.changes) lines.splice(at, gone, ...fresh);
+      replace(element, lines.join("\n"));
+    };
+  }
   listen(url, parts);
 }
 // 1610612736 -> "1.5 GiB"
