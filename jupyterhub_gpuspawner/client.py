@@ -108,6 +108,21 @@ class Granted:
     devices: tuple[Device, ...]
     injection: Injection
 
+    @property
+    def what(self) -> str:
+        """The devices in words: ``SIMULATED GPU 0, SIMULATED GPU 1``."""
+        return ", ".join(map(_named, self.devices)) or "no GPU asked for"
+
+    @property
+    def where(self) -> str:
+        """The node, and the devices with their ids, for admins."""
+        held = (f"{_named(device)} ({device.id})" for device in self.devices)
+        return f"{self.node}: {', '.join(held) or 'no GPU'}"
+
+
+def _named(device: Device) -> str:
+    return f"{'SIMULATED ' if device.simulated else ''}GPU {device.index}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:

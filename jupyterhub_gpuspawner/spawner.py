@@ -311,10 +311,8 @@ class GPUSpawnerMixin(_Base):
         raise SchedulerUnavailable("the scheduler's answers ended without a decision")
 
     def _tell_granted(self, granted: Granted) -> None:
-        names = [f"{'SIMULATED ' if d.simulated else ''}GPU {d.index}" for d in granted.devices]
-        what = ", ".join(names) if names else "no GPU asked for"
-        self.say(30, f"Granted on {granted.node}: {what}")
-        self.log.info("%s: granted %s on %s", self._log_name, what, granted.node)
+        self.say(30, f"Granted on {granted.node}: {granted.what}")
+        self.log.info("%s: granted %s on %s", self._log_name, granted.what, granted.node)
 
     # -- progress --------------------------------------------------------------------------
 
@@ -345,14 +343,15 @@ class GPUSpawnerMixin(_Base):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what ``get_state`` saved, after a restart of the Hub."""
         super().load_state(state)
-        self._lease_id = str(state.get("lease") or "")
+        self._lease_id, self._held = str(state.get("lease") or ""), str(state.get("gpus") or "")
         self.last_end = LastEnd.from_state(state.get("last_end"))
 
     def get_state(self) -> dict[str, Any]:
-        """What the Hub saves: the lease, and how the last server ended."""
+        """What the Hub saves, and shows admins: the lease, its GPUs, how the last server ended."""
         state: dict[str, Any] = super().get_state()
         if self.lease_id:
             state["lease"] = self.lease_id
+            state["gpus"] = self._held if self._granted is None else self._granted.where
         if self.last_end is not None:
             state["last_end"] = self.last_end.to_state()
         return state
@@ -363,10 +362,10 @@ class GPUSpawnerMixin(_Base):
         # the Hub calls it before each spawn and after each stop: also where it was cancelled
         # between the grant and the start, of which nothing else tells us
         self._give_back()
-        self._lease_id = ""
+        self._lease_id = self._held = ""
         self._restore_traits()
 
-    _lease_id = ""
+    _lease_id = _held = ""
 
     @property
     def lease_id(self) -> str:

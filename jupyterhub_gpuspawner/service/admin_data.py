@@ -154,6 +154,7 @@ def admin_servers(view: View, words: Words) -> list[dict[str, Any]]:
             "profile": lease.profile,
             "node": lease.node,
             "indexes": [devices[id].index for id in lease.devices if id in devices],
+            "simulated": any(devices[id].simulated for id in lease.devices if id in devices),
             "state": lease.state.value,
             "uncertain": lease.uncertain,
             "since": lease.granted_at,

@@ -16,6 +16,8 @@ from .page_handlers import READ_LIMIT, HubPage, script_data
 
 #: what the page's stream tells
 STREAM = tuple(Topic(name=name, look=look, admin=True) for name, look in TOPICS.items())
+#: what the Hub's own admin page is told, in which its rows get their GPUs
+SERVERS = tuple(topic for topic in STREAM if topic.name == "servers")
 
 
 class AdminPage(HubPage):

@@ -84,6 +84,7 @@ STREAMS: dict[str, tuple[Topic, ...]] = {
         Topic(name="use", look=use, own=True),
     ),
     "admin": admin_page.STREAM,
+    "servers": admin_page.SERVERS,
 }
 
 

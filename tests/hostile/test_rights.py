@@ -40,6 +40,7 @@ EXAMPLES = {
     "events/gpus": "events/gpus",
     "admin": "admin",
     "events/admin": "events/admin",
+    "events/servers": "events/servers",
     "events/form": "events/form",
     "events/waiting": "events/waiting",
     "hello": "hello",
@@ -143,7 +144,7 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     "(cancel|extend|keep|stop)/ID": {"POST": {"*": NO, "token with scope": 303}},
     # the page's stream: it only reads, and has no end
     "events/gpus": {"GET": EVENTS},
-    "events/admin": {"GET": {"*": NO, "admin": OK}},
+    **{f"events/{page}": {"GET": {"*": NO, "admin": OK}} for page in ("admin", "servers")},
     "admin": {"GET": {"*": NO, "admin": OK, "anonymous": LOGIN, "service token": LOGIN}},
     "events/form": {"GET": EVENTS},
     "events/waiting": {"GET": EVENTS},

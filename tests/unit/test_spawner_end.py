@@ -218,6 +218,17 @@ async def test_a_server_found_again_after_a_restart_of_the_hub_is_followed() -> 
     assert spawner.object_id in world.watch.followers  # type: ignore[attr-defined]
 
 
+async def test_the_hub_saves_which_gpus_a_server_has_and_knows_it_after_its_restart() -> None:
+    world, spawner = await running()
+    saved = spawner.get_state()
+    assert saved["gpus"] == "n: SIMULATED GPU 0 (SIMULATED-n-0)"
+    found_again = spawner_of(world)
+    found_again.load_state(saved)
+    assert found_again.get_state()["gpus"] == saved["gpus"]
+    found_again.clear_state()
+    assert "gpus" not in found_again.get_state()
+
+
 async def test_a_hub_that_died_in_mid_start_finds_the_running_container_by_its_name() -> None:
     _, spawner = await running()
     key = spawner.object_id
