@@ -1,7 +1,8 @@
 """What the admin page shows: the map of devices, the line, bookings and groups. Pure.
 
-For who may see everybody's. It is made for each change while the page is open, so of a long line
-only the beginning is in it; the rest is in the API's ``queue``.
+For who may see everybody's, or a group's: of that the servers and requests, and all machines. It
+is made for each change while the page is open, so of a long line only the beginning is in it; the
+rest is in the API's ``queue``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def admin_map(view: View, words: Words) -> list[dict[str, Any]]:
             "pulls": view.pulled_on(name),
             "waiting": waits.get(name, 0),
             "devices": [
-                _device(state, device, say)
+                _device(view, device, say)
                 for device in sorted(found, key=lambda one: (one.index, one.id))
             ],
         }
@@ -74,9 +75,8 @@ def _node(state: SchedulerState, name: str, say: Callable[[Reason | None], str])
     return {**row, "why": say(reason), "admin": state.tables.nodes[name].admin.value}
 
 
-def _device(
-    state: SchedulerState, device: Device, say: Callable[[Reason | None], str]
-) -> dict[str, Any]:
+def _device(view: View, device: Device, say: Callable[[Reason | None], str]) -> dict[str, Any]:
+    state = view.state
     status = state.tables.status[device.id]
     reason = unavailable(state, device)
     holders = _holders(state, device)
@@ -88,10 +88,11 @@ def _device(
         "health": _health(status.present, status.quarantined, status.health),
         "admin": status.admin.value,
         "why": "" if reason in (None, Reason.DEVICE_BUSY) else say(reason),
-        "note": status.note,
+        "note": status.note if view.viewer.admin else "",
         "holders": [
             {"lease": lease.id, "server": str(lease.key), "since": lease.granted_at}
             for lease in holders
+            if view.viewer.may_see(lease)
         ],
         "computes": None if work is None or state.now - work[1] > STALE else work[0] == work[1],
     }
@@ -120,12 +121,17 @@ def _health(present: bool, quarantined: bool, health: Health) -> str:
 
 
 def admin_line(view: View, words: Words) -> dict[str, Any]:
-    """The beginning of the line, and how long it is."""
+    """The beginning of the line, and how long it is; for a leader, the group's requests in it."""
     state = view.state
-    waiting, starts = view.once("beginning", lambda: state.beginning(SHOWN, EXPECTED))
+    if view.viewer.admin:
+        waiting, starts = view.once("beginning", lambda: state.beginning(SHOWN, EXPECTED))
+        total = len(state.tables.queued_of)
+    else:
+        waiting = [place for place in view.line() if view.viewer.may_see(place.entry)]
+        total, starts = len(waiting), view.starts()
     say = _said(words)
     return {
-        "total": len(state.tables.queued_of),
+        "total": total,
         "items": [
             {
                 "id": place.entry.id,
@@ -138,14 +144,15 @@ def admin_line(view: View, words: Words) -> dict[str, Any]:
                 "expected_at": starts.get(place.entry.id),
                 "priority": place.entry.priority,
             }
-            for place in waiting
+            for place in waiting[:SHOWN]
         ],
     }
 
 
 def admin_servers(view: View, words: Words) -> list[dict[str, Any]]:
     """Servers that hold something, GPUs or not, oldest first."""
-    leases = sorted(view.state.tables.leases.values(), key=lambda lease: lease.granted_at)
+    found = filter(view.viewer.may_see, view.state.tables.leases.values())
+    leases = sorted(found, key=lambda lease: lease.granted_at)
     devices = view.state.tables.devices
     return [
         {

@@ -1,4 +1,4 @@
-"""The admin page, ``/services/gpus/admin``, for who may see everybody's servers."""
+"""The admin page, ``/services/gpus/admin``, for who may see everybody's servers, or a group's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVERS = tuple(topic for topic in STREAM if topic.name == "servers")
 class AdminPage(HubPage):
     """The machines, the line, servers, bookings, groups, usage and the audit log.
 
-    Its parts are drawn by its script, from the data that the stream brings too.
+    A group's leader sees the parts of it that are the group's. Its parts are drawn by its script, from the data that the stream brings too.
     """
 
     async def get(self) -> None:
@@ -32,7 +32,7 @@ class AdminPage(HubPage):
             self.redirect(self.get_login_url())
             return
         caller = caller_of(user, self.hub_auth.access_scopes, token=False)
-        if caller is None or not caller.viewer.admin:
+        if caller is None or not caller.viewer.leads:
             raise HTTPError(403)
         data: dict[str, Any] = {}
         # where this fails the page says the phase and the reason

@@ -60,7 +60,7 @@ class Topic:
     render: Callable[[Any, Words], Any] | None = None
     #: differs from user to user; else from language to language, and for admins
     own: bool = False
-    #: only for who may see everybody's
+    #: only for who may see everybody's, or a group's
     admin: bool = False
 
 
@@ -79,7 +79,11 @@ class Listener:
 
     def __post_init__(self) -> None:
         everybody = Viewer(name="", admin=self.viewer.admin)
-        seen = ((topic, self.viewer if topic.own else everybody) for topic in self.topics)
+        led = Viewer(name="", admin=self.viewer.admin, groups=self.viewer.groups)
+        seen = [
+            (topic, self.viewer if topic.own else led if topic.admin else everybody)
+            for topic in self.topics
+        ]
         self.wants = tuple((t, who, (t.name, who, self.words.language)) for t, who in seen)
 
     def hear(self, name: str, made: Made) -> bytes:

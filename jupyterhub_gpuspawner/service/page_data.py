@@ -29,6 +29,11 @@ class Viewer:
     #: groups of which everything may be seen, as by their leader
     groups: frozenset[str] = frozenset()
 
+    @property
+    def leads(self) -> bool:
+        """Whether anything of others may be seen."""
+        return self.admin or bool(self.groups)
+
     def owns(self, key: ServerKey) -> bool:
         """Whether it is one of the viewer's own servers."""
         return (key.hub, key.user) == (HUB, self.name)

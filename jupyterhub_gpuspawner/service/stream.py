@@ -15,7 +15,6 @@ from ..errors import LedgerError
 from . import waiting
 from .access import caller_of
 from .live import Listener, Topic
-from .page_data import Viewer
 from .page_handlers import HubPage
 
 if TYPE_CHECKING:
@@ -45,12 +44,12 @@ class StreamHandler(HubPage):
         user = await self.identify()
         if user is None:
             raise HTTPError(403)
-        viewer = Viewer(name=str(user["name"]), admin=bool(user.get("admin")))
-        if any(topic.admin for topic in self._topics):
-            caller = caller_of(user, self.hub_auth.access_scopes, token=False)
-            if caller is None or not caller.viewer.admin:
-                raise HTTPError(403)
-            viewer = Viewer(name=viewer.name, admin=True)
+        caller = caller_of(user, self.hub_auth.access_scopes, token=False)
+        if caller is None:
+            raise HTTPError(403)
+        viewer = caller.viewer
+        if any(topic.admin for topic in self._topics) and not viewer.leads:
+            raise HTTPError(403)
         if self.desk.live.full(viewer):
             raise HTTPError(503, reason="Too many pages are open")
         with contextlib.suppress(LedgerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -100,3 +101,23 @@ def test_servers_without_gpus_are_told_too() -> None:
     world.run("ann", 0)
     (row,) = told(world, "servers")
     assert (row["server"], row["indexes"], row["node"]) == ("ann", [], "n1")
+
+
+def test_a_groups_leader_sees_the_groups_servers_and_requests_and_no_other_name() -> None:
+    world = World("g0", "g1")
+    world.run("ann", groups=("physics",))
+    world.run("bob", groups=("art",))
+    waits = world.ask("cy", groups=("physics",))
+    world.ask("dee", groups=("art",))
+    world.do(events.AdminAsked(admin=Admin.CORDONED, device="g0", note="bob broke it"))
+    leader = Viewer(name="dave", groups=frozenset({"physics"}))
+    view = View(state=world.state, viewer=leader, now=world.now)
+    data = admin_data.admin_data(view, ENGLISH)
+    assert [row["server"] for row in data["servers"]] == ["ann"]
+    assert ([row["id"] for row in data["line"]["items"]], data["line"]["total"]) == ([waits], 1)
+    assert [row["name"] for row in data["groups"]] == ["physics"]
+    # what is free is for everybody to see, and who of the group has what
+    (node,) = data["map"]
+    assert [one["state"] for one in node["devices"]] == ["busy", "busy"]
+    assert sum(len(one["holders"]) for one in node["devices"]) == 1
+    assert not {"bob", "dee", "art"} & set(json.dumps(data).replace('"', " ").split())

@@ -433,9 +433,14 @@ EVIL = "<img src=x onerror=alert(1)>"
         ({"name": "lea", "admin": False, "scopes": [ACCESS, "custom:gpus:read"]}, 200, False),
         ({"name": "ops", "admin": False, "scopes": [ACCESS, "custom:gpus:admin"]}, 200, True),
         ({"name": "ann", "admin": False, "scopes": [ACCESS]}, 403, False),
+        (
+            {"name": "pi", "admin": False, "scopes": [ACCESS, "custom:gpus:read!group=lab"]},
+            200,
+            False,
+        ),
     ],
 )
-async def test_the_admin_page_is_for_who_may_see_all(
+async def test_the_admin_page_is_for_who_may_see_all_or_a_groups(
     world: World,
     log_in: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -456,5 +461,7 @@ async def test_the_admin_page_is_for_who_may_see_all(
         return
     assert page.find("img", src="x") is None
     told = json.loads(page.select_one("#admin-data").string or "")
-    assert [row["server"] for row in told["servers"]] == [EVIL]
+    leads = user["name"] == "pi"
+    assert [row["server"] for row in told["servers"]] == ([] if leads else [EVIL])
+    assert (page.select_one("#audit") is None) == leads
     assert (told["acts"], page.select_one("#book") is not None) == (acts, acts)

@@ -285,6 +285,8 @@ function chart(rows, dated) {
 let oldest = null;
 let notes = [];
 async function audit(more = false) {
+  // a group's leader does not see it
+  if (!at("audit")) return;
   const {items, next} = await get(`api/audit?limit=50${more && oldest ? `&before=${oldest}` : ""}`);
   notes = more ? [...notes, ...items] : items;
   oldest = next;
@@ -392,7 +394,7 @@ at("usage-form").addEventListener("submit", (event) => {
   attempt(usage);
 });
 at("usage-form").addEventListener("change", () => attempt(usage));
-at("audit-more").addEventListener("click", () => attempt(() => audit(true)));
+at("audit-more")?.addEventListener("click", () => attempt(() => audit(true)));
 
 const topics = {};
 for (const [name, show] of Object.entries(SHOW)) {
