@@ -1,5 +1,6 @@
 // What all pages share: texts in the page's language, elements made of text and never of markup,
 // parts that are replaced as they change, and the stream that brings them.
+import {login} from "./hub.js";
 
 let catalogue = JSON.parse(document.getElementById("gpus-words")?.textContent ?? "{}");
 export let language = document.documentElement.lang || "en";
@@ -151,9 +152,14 @@ export function listen(url, topics, onState = showState) {
   };
   const broken = () => {
     onState(false);
+    // closed: it was refused, as who is not logged in at the service (any more) is
+    const refused = source?.readyState === EventSource.CLOSED;
     source?.close();
     clearTimeout(again);
-    again = setTimeout(connect, delay * 1000 * (0.5 + Math.random()));
+    again = setTimeout(async () => {
+      if (refused) await login(url.slice(0, url.lastIndexOf("events/")));
+      connect();
+    }, delay * 1000 * (0.5 + Math.random()));
     delay = Math.min(delay * 2, 10);
   };
   function connect() {
