@@ -262,8 +262,8 @@ def _card(profile: Profile, view: _View) -> dict[str, Any]:
         "asks": asks(profile.spawner_override.settings()),
         "outlook_by_option": bool(_GPU_WORDS & by_option),
         "facts": [
-            (view.words(label), value, word in by_option)
-            for word, label, value in _facts(_complete(resolved, view.defaults))
+            (label, value, word in by_option)
+            for word, label, value in _facts(_complete(resolved, view.defaults), view.words)
         ],
         "options": [_question(resolved, name, option, groups, hint) for name, option in asked],
     }
@@ -329,30 +329,41 @@ def _complete(resolved: ResolvedProfile, defaults: Mapping[str, Any]) -> Resolve
     return replace(resolved, **silent)
 
 
-def _facts(resolved: ResolvedProfile) -> list[tuple[str, str, str]]:
+def _facts(resolved: ResolvedProfile, words: Words) -> list[tuple[str, str, str]]:
     """(setting, name, value) of what a server gets, in the order people ask for it."""
-    facts = [("gpus", "GPUs", str(resolved.gpus or "none"))]
+    facts = [("gpus", words("GPUs"), str(resolved.gpus or words("none")))]
     if resolved.gpus and resolved.gpu_model:
-        facts.append(("gpu_model", "Model", resolved.gpu_model.strip("*") or "any"))
+        facts.append(("gpu_model", words("Model"), resolved.gpu_model.strip("*") or words("any")))
     if resolved.gpus and resolved.gpu_min_memory:
         least = format_memory(resolved.gpu_min_memory)
-        facts.append(("gpu_min_memory", "GPU memory", f"at least {least}"))
+        facts.append(
+            ("gpu_min_memory", words("GPU memory"), words("at least {least}", least=least))
+        )
     if resolved.gpus and resolved.gpu_memory_limit:
         most = format_memory(resolved.gpu_memory_limit)
-        facts.append(("gpu_memory_limit", "GPU memory", f"at most {most}"))
+        facts.append(("gpu_memory_limit", words("GPU memory"), words("at most {most}", most=most)))
     if resolved.gpus and resolved.gpu_min_capability:
         least = "{}.{}".format(*resolved.gpu_min_capability)
-        facts.append(("gpu_min_capability", "Compute capability", f"at least {least}"))
+        facts.append(
+            (
+                "gpu_min_capability",
+                words("Compute capability"),
+                words("at least {least}", least=least),
+            )
+        )
     if resolved.node or resolved.pool:
-        facts.append(("node", "Machine", resolved.node or f"one of {resolved.pool}"))
+        facts.append(
+            ("node", words("Machine"), resolved.node or words("one of {pool}", pool=resolved.pool))
+        )
     if resolved.cpu_limit:
-        facts.append(("cpu_limit", "CPUs", f"{resolved.cpu_limit:g}"))
+        facts.append(("cpu_limit", words("CPUs"), f"{resolved.cpu_limit:g}"))
     if resolved.mem_limit:
-        facts.append(("mem_limit", "Memory", format_memory(resolved.mem_limit)))
+        facts.append(("mem_limit", words("Memory"), format_memory(resolved.mem_limit)))
     if resolved.length:
-        facts.append(("length", "Length", format_duration(resolved.length)))
+        number, _, unit = format_duration(resolved.length).partition(" ")
+        facts.append(("length", words("Length"), words(f"{{n}} {unit}", n=number)))
     if resolved.image:
-        facts.append(("image", "Image", resolved.image))
+        facts.append(("image", words("Image"), resolved.image))
     return facts
 
 

@@ -23,7 +23,8 @@ SERVERS = tuple(topic for topic in STREAM if topic.name == "servers")
 class AdminPage(HubPage):
     """The machines, the line, servers, bookings, groups, usage and the audit log.
 
-    A group's leader sees the parts of it that are the group's. Its parts are drawn by its script, from the data that the stream brings too.
+    A group's leader sees the parts of it that are the group's. Its parts are drawn by its script,
+    from the data that the stream brings too.
     """
 
     async def get(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from docs import catalogues
@@ -53,6 +55,12 @@ def test_every_text_of_pages_and_scripts_is_translated(language: str) -> None:
     catalogue = catalogues.renewed(language)
     assert catalogues.missing(catalogue) == []
     assert catalogues.path_of(language).read_bytes() == catalogues.text_of(catalogue)
+
+
+def test_no_text_of_a_script_hides_inside_of_another() -> None:
+    hidden = re.compile(r"\$\{[^}]*\btn?\(")  # what reads the texts out does not look there
+    scripts = sorted(catalogues.PACKAGE.rglob("*.js"))
+    assert scripts and [one.name for one in scripts if hidden.search(one.read_text())] == []
 
 
 @pytest.mark.parametrize("language", [one for one in i18n.languages() if one != i18n.ENGLISH])

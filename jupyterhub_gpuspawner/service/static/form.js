@@ -71,7 +71,9 @@ function outlook(ask) {
     ? t("{free} of {total} free now, {n} waiting", numbers)
     : t("{free} of {total} free now: your server would wait", numbers);
   const at = next(groups, wanted);
-  return ["warning", at ? `${said}; ${t("expected at {time}", {time: clock(at)})}` : said];
+  if (!at) return ["warning", said];
+  const then = t("expected at {time}", {time: clock(at)});
+  return ["warning", `${said}; ${then}`];
 }
 
 function draw() {
@@ -120,7 +122,7 @@ function drawModels() {
         h("strong", {}, String(sum.free)),
         " ",
         t("of {total}", {total: sum.total}),
-        at && Number.isFinite(at) ? h("span", {class: "text-body-secondary"}, `, ${t("next expected at {time}", {time: clock(at)})}`) : null,
+        at && Number.isFinite(at) ? h("span", {class: "text-body-secondary"}, ", ", t("next expected at {time}", {time: clock(at)})) : null,
       ),
     );
   });
