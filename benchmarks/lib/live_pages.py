@@ -34,9 +34,9 @@ def cpu_seconds(pid: int) -> float:
 class Service:
     """The service under test: a line to its input is a command, a line of its output the answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *words: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.lib.live_service"],
+            [sys.executable, "-m", "benchmarks.lib.live_service", *words],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
@@ -112,6 +112,8 @@ async def cost(service: Service, pages: int, seconds: float) -> tuple[float, flo
     return percent, idle, count[0]
 
 
+#: as root, and nothing outside of this machine
+ARGUMENTS = ["--no-sandbox", "--no-proxy-server"]
 SEEN = """
 () => { window.changes = [];
   new MutationObserver(() => window.changes.push(Date.now() / 1000))
@@ -126,10 +128,8 @@ def to_screen(service: Service, chromium: str, times: int) -> list[float]:
 
     found = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--no-proxy-server"]
-        )
-        page = browser.new_context(extra_http_headers={"X-User": "user0"}).new_page()
+        program = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        page = program.new_context(extra_http_headers={"X-User": "user0"}).new_page()
         page.goto(service.url)
         page.locator("#devices tbody tr").first.wait_for()
         page.evaluate(SEEN)
@@ -143,8 +143,13 @@ def to_screen(service: Service, chromium: str, times: int) -> list[float]:
                 page.wait_for_timeout(20)
             found.append(float(page.evaluate("window.changes[0]")) - at)
             page.wait_for_timeout(700)
-        browser.close()
+        program.close()
     return found
+
+
+def browser() -> str | None:
+    """A Chromium of this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
 def measure(pages: int, seconds: float) -> dict[str, Any]:
@@ -156,7 +161,7 @@ def measure(pages: int, seconds: float) -> dict[str, Any]:
         result["live200_cpu_percent"] = round(percent - idle, 2)
         result["without_pages_cpu_percent"] = round(idle, 2)
         result["mb_per_s"] = round(sent / seconds / 1e6, 2)
-        chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+        chromium = browser()
         if chromium is None:
             print("no browser: event_to_screen_s is not measured", file=sys.stderr)
         else:
