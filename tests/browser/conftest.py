@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from playwright.sync_api import expect
 
 from deploy.quickstart.trial import ROOT, TrialHub, wait_for
 from tests.hubs import run_hub
 
-from .visitor import Visitor
+from .visitor import LAB, STEP, Visitor
+
+# its own five seconds are short on a machine that does other things too
+expect.set_options(timeout=STEP)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -36,8 +40,10 @@ CHROMIUM_ARGUMENTS = [
     "--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
+#: a browser's options on a small phone
+PHONE = {"viewport": {"width": 375, "height": 812}, "device_scale_factor": 1, "has_touch": True}
 #: pictures in ``docs/images``
-SHOWN = ("spawn-form", "waiting", "lab", "admin", "admin-gpus", "gpus-page", "notice")
+SHOWN = ("spawn-form", "waiting", "my-servers", "hub-admin", "admin-gpus", "my-groups", "notice")
 
 #: the shipped configuration, and a profile that can't ever start, for one user to try
 AFTER = """
@@ -45,8 +51,16 @@ c.GPUScheduler.node_name = "testbed"
 c.GPUScheduler.cdi_dir = {cdi!r}
 c.GPUScheduler.detach_grace = 3
 c.JupyterHub.load_groups = dict(
-    big=dict(users=["grace"]), idlers=dict(users=["nina"]), brief=dict(users=["otto"])
+    big=dict(users=["grace"]),
+    idlers=dict(users=["nina"]),
+    brief=dict(users=["otto"]),
+    physics=dict(users=["olga", "rosa"]),
 )
+c.JupyterHub.load_roles = [
+    dict(name="lead", users=["dora"], scopes=["custom:gpus:read!group=physics"])
+]
+c.GPUScheduler.group_gpu_budgets = dict(physics=dict(hours=100, period="7d"))
+c.GPUScheduler.user_gpu_budgets = dict(zoe=dict(hours=20, period="7d"))
 # of all users only these are warned, after seconds, and an hour before the stop
 c.GPUScheduler.group_idle_timeouts = dict(idlers=3)
 c.GPUScheduler.idle_min_runtime = 1
@@ -156,7 +170,12 @@ def running(hub: TrialHub, name: str, profile: str) -> None:
     """Give somebody a server without a browser, which is quicker."""
     person = hub.person(name)
     person.ask({"profile": profile})
-    person.wait(limit=60)
+    person.wait(limit=LAB / 1000)
+
+
+def stopped(hub: TrialHub, name: str) -> None:
+    """Stop somebody's server without a browser."""
+    hub.person(name).stop()
 
 
 def stop_all(hub: TrialHub) -> None:
@@ -169,7 +188,7 @@ def stop_all(hub: TrialHub) -> None:
             admin.api("DELETE", f"/users/{quote(user['name'], safe='')}/server")
         return not users and not hub.busy()
 
-    wait_for("the end of all servers", 60, done)
+    wait_for("the end of all servers", 120, done)
 
 
 _VISITORS: pytest.StashKey[list[Visitor]] = pytest.StashKey()

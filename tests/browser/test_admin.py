@@ -8,22 +8,36 @@ from playwright.sync_api import expect
 
 from deploy.quickstart.trial import wait_for
 
-from .conftest import running
+from .conftest import PHONE, running
 
 
-def test_the_admin_page_shows_user_profile_and_server_and_stops_it(hub, visit):
+def test_the_hubs_admin_page_shows_profile_and_devices_leads_to_ours_and_stops(hub, visit):
     running(hub, "dave", "gpu")
+    (device,) = hub.busy()
+    index = device.rpartition("-")[2]
     admin = visit("admin")
     admin.login(hub, admin=True)
     page = admin.page
-    admin.go("/hub/admin")
+    admin.go("/hub/admin#/?state=active")
     row = page.locator("tr.user-row", has_text="dave")
     expect(row.get_by_role("button", name="Stop Server")).to_be_visible()
     expect(row.locator("td").nth(4)).to_have_text("gpu")
-    admin.picture("admin", height=600)
+    held = row.locator(".gpus-held")
+    expect(held).to_have_text(f"gpu: SIMULATED GPU {index} on testbed")
+    admin.picture("hub-admin", height=400)
+    # the Hub's own details of a server
+    row.get_by_test_id("dave-collapse-button").click()
+    details = page.get_by_test_id("dave-collapse")
+    expect(details).to_contain_text(f"testbed: SIMULATED GPU {index} ({device})")
+    admin.go("/hub/admin")
+    expect(held).not_to_be_empty()
     row.get_by_role("button", name="Stop Server").click()
     expect(row.get_by_role("button", name="Start Server")).to_be_visible()
-    wait_for("a free GPU", 20, lambda: not hub.busy())
+    expect(held).to_have_text("")
+    wait_for("a free GPU", 60, lambda: not hub.busy())
+    page.get_by_role("link", name="GPU administration").click()
+    expect(page.get_by_role("heading", name="GPU administration")).to_be_visible()
+    assert admin.complaints == []
 
 
 def test_the_gpus_page_shows_devices_and_to_each_user_the_own_lease(hub, visit):
@@ -61,6 +75,15 @@ def test_the_gpus_page_shows_devices_and_to_each_user_the_own_lease(hub, visit):
     admin.picture("gpus-page-admin")
 
 
+#: as an input of that kind has it, and whether it is in the week after this one
+TOMORROW = """
+() => {
+  const day = new Date(Date.now() + 864e5);
+  return [day.toLocaleDateString("sv"), day.getDay() === 1];
+}
+"""
+
+
 def act(page, text, confirm=None, **fields):
     """Press a button of the admin page and answer what it asks."""
     page.get_by_role("button", name=text, exact=True).first.click()
@@ -79,6 +102,15 @@ def usage_is_shown(page):
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
     assert "olga" in download.value.path().read_text()
+
+
+def fits_a_phone(admin):
+    """The page as it is, on another screen."""
+    large = admin.page.viewport_size
+    admin.page.set_viewport_size(PHONE["viewport"])
+    admin.picture("phone-admin")
+    assert admin.fits()
+    admin.page.set_viewport_size(large)
 
 
 def test_an_admin_sees_the_machines_live_and_acts_on_them(hub, visit):
@@ -115,13 +147,12 @@ def test_an_admin_sees_the_machines_live_and_acts_on_them(hub, visit):
     dialog.get_by_label("What for").fill("Exam <b>")
     dialog.get_by_label("GPUs").select_option(index=1)
     dialog.get_by_label("Groups").fill("big")
-    day = page.evaluate("new Date(Date.now() + 864e5).toLocaleDateString('sv')")
+    day, monday = page.evaluate(TOMORROW)
     dialog.get_by_label("From").fill(f"{day}T10:00")
     dialog.get_by_label("To", exact=True).fill(f"{day}T12:00")
     dialog.get_by_role("button", name="Book", exact=True).click()
     expect(page.locator("#audit-body")).to_contain_text("booked 1 GPU for big by admin (Exam <b>)")
-    # tomorrow is perhaps in the next week
-    if not page.locator(".gpus-booking").count():
+    if monday:
         page.get_by_role("button", name="Week after").click()
     expect(page.locator(".gpus-booking")).to_contain_text("Exam <b>")
 
@@ -129,6 +160,7 @@ def test_an_admin_sees_the_machines_live_and_acts_on_them(hub, visit):
     admin.picture("admin-gpus")
     assert admin.faults() == []
     assert admin.fits()
+    fits_a_phone(admin)
 
     act(page, "Uncordon: testbed, GPU 1")
     expect(devices.nth(1)).not_to_contain_text("the fan is loud")
@@ -145,3 +177,29 @@ def test_who_is_no_admin_does_not_come_to_the_admin_page(hub, visit):
     assert user.go("/services/gpus/admin").status == 403
     user.go("/services/gpus/")
     expect(user.page.get_by_role("link", name="Administration")).to_have_count(0)
+
+
+def test_a_groups_leader_sees_the_group_and_nobody_else(hub, visit):
+    running(hub, "rosa", "gpu")
+    running(hub, "ruth", "gpu")
+    dora = visit("dora")
+    dora.login(hub)
+    page = dora.page
+    dora.go("/services/gpus/")
+    page.get_by_role("link", name="My groups").click()
+    expect(page.get_by_role("heading", name="My groups")).to_be_visible()
+    expect(page.locator("#servers-body tr")).to_have_count(1)
+    expect(page.locator("#servers-body")).to_contain_text("rosa")
+    expect(page.locator(".gpus-device[data-state=busy]")).to_have_count(2)
+    group = page.locator("#groups-body tr")
+    expect(group).to_have_count(1)
+    expect(group).to_contain_text(re.compile(r"physics.*of 100", re.DOTALL))
+    expect(group.get_by_role("progressbar", name="Budget of physics")).to_be_visible()
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator("#usage-body")).to_contain_text("rosa")
+    dora.picture("my-groups")
+    assert "ruth" not in dora.text()
+    assert page.locator("button[data-act]").count() == 0
+    # before axe, which writes styles into the page
+    assert dora.complaints == []
+    assert dora.faults() == []

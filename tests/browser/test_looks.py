@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 1, "has_touch": True}
+from .conftest import PHONE, running
+
 #: a legal user name
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -29,17 +30,30 @@ def brightness(page, selector):
     return page.evaluate(BRIGHTNESS, selector)
 
 
-def test_form_and_gpus_page_fit_a_phone(hub, visit):
-    ivan = visit("ivan", **PHONE)
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_each_page_of_a_user_fits_a_phone(hub, visit, language):
+    running(hub, f"ilse-{language.lower()}", "gpu2")
+    ivan = visit("ivan", locale=language, **PHONE)
+    page = ivan.page
     ivan.login(hub)
     ivan.open_form()
-    assert ivan.fits()
     ivan.choose("Two GPUs")
-    ivan.picture("phone-form")
+    expect(page.locator("#gpus-models")).to_contain_text("0")
+    ivan.picture(f"phone-form-{language}")
+    assert ivan.fits(), "the form"
+    ivan.start("One GPU")
+    expect(page.locator("#gpus-position")).to_contain_text("1")
+    page.locator("#gpus-change summary").click()
+    ivan.picture(f"phone-waiting-{language}")
+    assert ivan.fits(), "the waiting page"
     ivan.go("/services/gpus/")
-    expect(ivan.page.locator("#devices")).to_be_visible()
-    ivan.picture("phone-gpus")
-    assert ivan.fits()
+    expect(page.locator("#devices")).to_be_visible()
+    expect(page.locator(".gpus-waits")).to_be_visible()
+    ivan.picture(f"phone-gpus-{language}")
+    assert ivan.fits(), "my servers"
+    ivan.go("/services/gpus/admin")
+    expect(page.get_by_role("heading")).to_contain_text("403")
+    assert ivan.fits(), "an error"
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -67,15 +81,18 @@ def test_the_theme_chosen_at_the_hub_holds_on_the_gpus_page(hub, visit):
 
 
 def test_a_user_name_with_markup_stays_text_everywhere(hub, visit):
+    running(hub, "yuri", "gpu2")
     evil, admin = visit(EVIL), visit("admin")
     evil.login(hub)
     evil.start("One GPU")
-    expect(evil.page.locator("#progress-log")).to_contain_text("Granted")
+    # it waits, so that the page stays
+    expect(evil.page.locator("#gpus-position")).to_contain_text("position 1")
     evil.picture("markup-pending")
+    assert evil.page.locator("img[src=x]").count() == 0
     evil.go("/services/gpus/")
-    expect(evil.page.locator("#leases")).to_contain_text(EVIL)
+    expect(evil.page.locator(".gpus-waits")).to_contain_text(EVIL)
     admin.login(hub, admin=True)
-    for path in ("/hub/admin", "/services/gpus/"):
+    for path in ("/hub/admin", "/services/gpus/", "/services/gpus/admin"):
         admin.go(path)
         expect(admin.page.get_by_text(EVIL).first).to_be_visible()
         assert admin.page.locator("img[src=x]").count() == 0

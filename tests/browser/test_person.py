@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from deploy.quickstart.trial import wait_for
 
 from .conftest import running
+from .visitor import LAB
 
 
 def test_from_the_login_page_to_a_cell_that_sees_its_gpu(hub, visit):
@@ -34,19 +35,63 @@ def test_from_the_login_page_to_a_cell_that_sees_its_gpu(hub, visit):
     page.locator(".jp-LauncherCard[title*=Python]").first.click()
     # a cell that is run before the kernel is connected does nothing
     status = page.locator(".jp-StatusBar-Widget")
-    expect(status).to_contain_text("Python 3 (ipykernel) | Idle", timeout=60_000)
+    expect(status).to_contain_text("Python 3 (ipykernel) | Idle", timeout=LAB)
     page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
     page.keyboard.type("!ls /run/gpus")
     page.keyboard.press("Shift+Enter")
     output = page.locator(".jp-OutputArea-output").first
-    expect(output).to_have_text("SIMULATED-testbed-0", timeout=30_000)
+    expect(output).to_have_text("SIMULATED-testbed-0")
     expect(page.get_by_text("official Jupyter news")).to_have_count(0)
     alice.picture("lab", height=480)
+
+
+def tab_to(page, place):
+    """Press Tab until it has the focus."""
+    for _ in range(60):
+        if place.evaluate("(element) => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not lead to {place}")
+
+
+def test_a_server_is_started_by_keyboard_alone(hub, visit):
+    vera = visit("vera")
+    vera.login(hub)
+    page = vera.page
+    vera.go("/hub/spawn/vera")
+    one, two = (page.get_by_role("radio", name=name) for name in ("One GPU", "Two GPUs"))
+    tab_to(page, one)
+    page.keyboard.press("ArrowDown")
+    expect(two).to_be_checked()
+    page.keyboard.press("ArrowUp")
+    expect(one).to_be_checked()
+    length = page.get_by_label("How long do you need it?")
+    tab_to(page, length)
+    page.keyboard.press("ArrowUp")
+    expect(length).to_have_value("1h")
+    vera.picture("keyboard")
+    tab_to(page, page.get_by_role("button", name="Start"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/user/vera/**", timeout=LAB)
+    assert len(hub.busy()) == 1
+
+
+#: a browser's notifications, which say what they were made with
+NOTIFY = """
+window.Notification = class {
+  static permission = "default";
+  static async requestPermission() { return (Notification.permission = "granted"); }
+  constructor(title, options) { window.gpusTold(title, options.body); }
+};
+"""
 
 
 def test_who_comes_second_sees_the_place_and_is_granted_when_the_first_stops(hub, visit):
     running(hub, "bob", "gpu2")
     first, second = visit("bob"), visit("carol")
+    told = []
+    second.context.expose_function("gpusTold", lambda *words: told.append(words))
+    second.context.add_init_script(NOTIFY)
     first.login(hub)
     second.login(hub)
     second.open_form()
@@ -56,9 +101,15 @@ def test_who_comes_second_sees_the_place_and_is_granted_when_the_first_stops(hub
     second.start("One GPU")
     message = second.page.locator("#progress-message")
     expect(message).to_have_text(re.compile("position 1 in the queue: All suitable SIMULATED GPUs"))
+    ask = second.page.get_by_role("button", name="Notify me when it starts")
+    ask.click()
+    expect(ask).to_have_count(0)
     first.stop_from_home()
     second.wait_for_lab()
     assert len(hub.busy()) == 1
+    (index,) = (device.rpartition("-")[2] for device in hub.busy())
+    what = f"Your server is granted: GPU {index} on testbed"
+    assert told == [("Your server is starting", what)]
 
 
 def test_who_waits_can_give_up_on_the_pending_page(hub, visit):
@@ -68,9 +119,9 @@ def test_who_waits_can_give_up_on_the_pending_page(hub, visit):
     mallory.start("One GPU")
     expect(mallory.page.locator("#progress-message")).to_contain_text("position 1")
     mallory.page.get_by_role("button", name="Cancel the request").click()
-    mallory.page.wait_for_url("**/hub/home", timeout=30_000)
+    mallory.page.wait_for_url("**/hub/home")
     expect(mallory.page.locator("#start")).to_have_text(re.compile("Start"))
-    wait_for("an empty queue", 30, lambda: hub.summary()["queue"] == 0)
+    wait_for("an empty queue", 60, lambda: hub.summary()["queue"] == 0)
     assert len(hub.busy()) == 2
 
 
