@@ -15,8 +15,11 @@ import pytest
 
 from deploy.quickstart.trial import ROOT
 from jupyterhub_gpuspawner.images import present
-from tests.deploy.pages import commands
+from tests import howto
 
+#: the blocks of the how-to, in its order
+MAKE, CHECK, INSTALL, VERSIONS, RUN = howto.blocks("offline", __file__)
+(POSTGRESQL,) = howto.blocks("use-postgresql", __file__)
 #: seconds for one command; pip may have to build a wheel
 LIMIT = 540
 #: a proxy that serves, asked from inside of its own namespace
@@ -38,9 +41,10 @@ def bundle(
 ) -> Iterator[Path]:
     """A bundle with one image, as `deploy/offline/make` makes it."""
     folder = tmp_path_factory.mktemp("offline") / "bundle"
-    make = [str(ROOT / "deploy" / "offline" / "make"), str(folder)]
+    command = MAKE.strip().replace("/media/bundle", str(folder))
     done = subprocess.run(
-        [*make, "--python", sys.executable, "--image", stub_image],
+        ["bash", "-euc", f"{command} --python {sys.executable} --image {stub_image}"],
+        cwd=ROOT,
         env={**os.environ, "DOCKER_HOST": engine.base_url},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -96,7 +100,7 @@ def test_a_bundle_is_installed_and_runs_without_network_as_the_page_says(
         client.images.remove(image["name"], force=True)
     prefix = tmp_path / "opt"
     said = []
-    for command in commands("offline"):
+    for command in (*map(str.strip, (CHECK, INSTALL)), *howto.lines(VERSIONS)):
         command = command.replace("/media/bundle", str(bundle))
         done = cut_off(command.replace("/opt/jupyterhub-gpuspawner", str(prefix)))
         assert done.returncode == 0, f"{command}\n{done.stdout}"
@@ -116,13 +120,14 @@ def test_a_bundle_is_installed_and_runs_without_network_as_the_page_says(
     served = cut_off(SERVES, PATH=path)
     assert served.returncode == 0 and "OK" in served.stdout, served.stdout
     # the shipped config is read by a Hub of this environment, with the spawner's entry point
-    shown = cut_off(
-        f"cd {tmp_path} && jupyterhub --config {prefix}/current/site/jupyterhub_config.py"
-        " --show-config",
-        PATH=path,
-        GPUS_PASSWORD="long enough for it",
-    )
+    command = RUN.strip().replace("/opt/jupyterhub-gpuspawner", str(prefix))
+    command = command.replace("/var/lib/jupyterhub-gpus", str(tmp_path))
+    shown = cut_off(f"{command} --show-config", GPUS_PASSWORD="long enough for it")
     assert shown.returncode == 0 and "gpu-docker" in shown.stdout, shown.stdout[-2000:]
+    # PostgreSQL's driver is in it
+    wheels = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(bundle / "wheels")}
+    added = cut_off(POSTGRESQL, PATH=path, **wheels)
+    assert added.returncode == 0 and "psycopg" in added.stdout, added.stdout
     # and again: nothing is made anew
     release = os.readlink(prefix / "current")
     again = cut_off(f"{bundle}/install --prefix {prefix}")

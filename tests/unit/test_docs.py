@@ -273,10 +273,10 @@ UNRUN = 1
 #: what a lab needs on day two
 SITE_PAGES = (
     *("log-in", "run-it", "back-up", "use-postgresql", "images", "write-your-own-image"),
-    *("volumes", "several-servers", "idle", "ssh", "doctor"),
+    *("volumes", "several-servers", "idle", "offline", "ssh", "doctor"),
 )
-#: their tests read them by a mark of their own
-OTHERS = ("compose", "offline")
+#: its tests read it by a mark of their own
+OTHERS = ("compose",)
 
 
 @pytest.mark.parametrize(
