@@ -130,7 +130,7 @@ def test_an_upgrade_of_the_hub_loses_nothing(
     start(bob)
     # no GPU is left
     assert carol.ask({"profile": "gpu"}).status_code == 200
-    until("carol in the queue", 30, lambda: site.summary()["queue"] == 1)
+    until("carol in the queue", 180, lambda: site.summary()["queue"] == 1)
     container, lease = container_of(machine, alice), site.leases()["alice"]
     old = {name: site.container(name).id for name in SERVICES}
     bring("two")
@@ -147,13 +147,13 @@ def test_an_upgrade_of_the_hub_loses_nothing(
     assert after.id == container.id
     assert after.attrs["State"]["StartedAt"] == container.attrs["State"]["StartedAt"]
     assert site.leases()["alice"] == lease
-    until("alice's server", 30, lambda: (server_of(alice) or {}).get("ready"))
+    until("alice's server", 180, lambda: (server_of(alice) or {}).get("ready"))
     # who waited waits again, by herself, and is next
-    until("carol in the queue again", 60, lambda: site.summary()["queue"] == 1)
+    until("carol in the queue again", 180, lambda: site.summary()["queue"] == 1)
     bob.stop()
-    until("carol's server", 60, lambda: (server_of(carol) or {}).get("ready"))
+    until("carol's server", 180, lambda: (server_of(carol) or {}).get("ready"))
     carol.stop()
-    until("a free GPU", 60, lambda: len(busy(site)) == 1)
+    until("a free GPU", 180, lambda: len(busy(site)) == 1)
 
 
 def test_a_new_proxy_reaches_the_servers_that_run(site: Any, machine: Any, alice: Any) -> None:
@@ -162,7 +162,7 @@ def test_a_new_proxy_reaches_the_servers_that_run(site: Any, machine: Any, alice
     site.compose("up", "--detach", "--wait")
     assert site.container("proxy").id != proxy
     site.compose("restart", "hub")
-    until("the server behind the new proxy", 60, lambda: alice.visit("/facts").status_code == 200)
+    until("the server behind the new proxy", 180, lambda: alice.visit("/facts").status_code == 200)
     assert container_of(machine, alice).id == container.id
 
 
@@ -185,11 +185,11 @@ def test_down_and_up_again_finds_the_servers_that_ran_on(
     container.reload()
     assert container.status == "running"
     site.up("--no-images")
-    until("alice's server", 60, lambda: (server_of(alice) or {}).get("ready"))
+    until("alice's server", 180, lambda: (server_of(alice) or {}).get("ready"))
     container.reload()
     assert container.attrs["State"]["StartedAt"] == started
     assert site.leases() == {"alice": lease}
-    until("the way to it", 60, lambda: alice.visit("/facts").status_code == 200)
+    until("the way to it", 180, lambda: alice.visit("/facts").status_code == 200)
 
 
 def test_a_backup_is_made_by_itself_and_brings_back_what_was(
@@ -208,11 +208,11 @@ def test_a_backup_is_made_by_itself_and_brings_back_what_was(
     said = site.compose("exec", "-T", "backup", "backup", "restore", name)
     assert f"restored {name}" in said
     site.up("--no-images")
-    until("alice's server", 60, lambda: (server_of(alice) or {}).get("ready"))
+    until("alice's server", 180, lambda: (server_of(alice) or {}).get("ready"))
     assert site.leases() == {"alice": lease}
     assert container_of(machine, alice).id == container.id
     alice.stop()
-    until("free GPUs", 60, lambda: not busy(site))
+    until("free GPUs", 180, lambda: not busy(site))
 
 
 def test_a_wrong_setting_is_one_line_and_what_runs_runs_on(site: Any) -> None:

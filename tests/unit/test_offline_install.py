@@ -82,7 +82,7 @@ def run(bundle: Path, prefix: Path, *options: str) -> tuple[int, str]:
         [sys.executable, str(bundle / "install"), "--prefix", str(prefix), *options],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert "Traceback" not in done.stderr
