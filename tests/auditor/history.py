@@ -39,6 +39,10 @@ class Container:
     runs: list[tuple[float, float]] = field(default_factory=list)
     #: since when it is gone from the engine; None = it is there
     gone: float | None = None
+    #: whether the engine has said so itself: an id never comes back
+    destroyed: bool = False
+    #: the last end that is known of
+    ended: float = 0.0
     #: its state at the last look
     state: str = ""
     #: start times from events that no ``die`` followed yet
@@ -103,15 +107,20 @@ class History:
             begin = container.open_since if container.open_since is not None else when
             container.runs.append((begin, when))
             container.open_since = None
+            container.ended = max(container.ended, when)
         elif action == "destroy":
-            container.gone = when
+            container.gone, container.destroyed = when, True
 
     def look(self, info: Mapping[str, Any], engine: str, kernel: frozenset[str] | None) -> None:
-        """Take in an inspect answer, and what the kernel shows at that moment."""
+        """Take in an inspect answer, and what the kernel shows at that moment.
+
+        The container may have ended since: an end that is known of is not taken back.
+        """
         container = self.of(str(info["Id"]), engine)
         container.name = str(info.get("Name") or "").lstrip("/")
         container.labels = dict((info.get("Config") or {}).get("Labels") or {})
-        container.gone = None
+        if not container.destroyed:
+            container.gone = None
         host: Mapping[str, Any] = info.get("HostConfig") or {}
         container.injected = injected(host)
         container.memory = int(host.get("Memory") or 0)
@@ -123,11 +132,13 @@ class History:
         if begin is None:
             return
         if container.state in _RUNNING:
-            if container.open_since is None or begin < container.open_since:
+            running = begin > container.ended
+            if running and (container.open_since is None or begin < container.open_since):
                 container.open_since = begin
         else:
             end = seconds(state.get("FinishedAt"))
             container.runs.append((begin, end if end is not None and end >= begin else begin))
+            container.ended = max(container.ended, container.runs[-1][1])
             if end is not None and (container.open_since or OPEN) <= end:
                 container.open_since = None
 

@@ -87,6 +87,26 @@ def test_a_look_makes_good_a_start_that_was_not_heard() -> None:
     assert runs(history) == [(2, 4)]
 
 
+def test_a_look_from_before_its_end_does_not_bring_it_back() -> None:
+    history = History()
+    for action, when in (("start", 2), ("die", 5), ("destroy", 6)):
+        history.event(event(action, when), E)
+    # another thread asked the engine at 4, and takes the answer in now
+    history.look(inspect("running", 2), E, None)
+    assert runs(history) == [(2, 5)]
+    assert history.containers["c1"].gone == 6
+
+
+def test_a_look_after_it_was_started_again_has_it_running() -> None:
+    history = History()
+    for action, when in (("start", 2), ("die", 5)):
+        history.event(event(action, when), E)
+    history.look(inspect("running", 7), E, None)
+    assert runs(history) == [(2, 5), (7, OPEN)]
+    history.look(inspect("exited", 7, 9), E, None)
+    assert runs(history) == [(2, 5), (7, 9)]
+
+
 def test_missing_in_a_list_it_is_gone_at_that_time() -> None:
     history = History()
     history.event(event("start", 2), E)
