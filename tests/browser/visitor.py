@@ -28,6 +28,12 @@ _UNSTEADY = re.compile(
 )
 
 
+#: how a page says that a script of its did not come
+_NO_SCRIPT = "requirejs.org/docs/errors.html#scripterror"
+#: why it then is no fault of the page
+_DROPPED = re.compile("ERR_NETWORK_CHANGED|ERR_ABORTED")
+
+
 def steady(act: Callable[[], Any]) -> Any:
     """Do it again where Chromium gave up because a network came or went, as Docker's do."""
     for _ in range(5):
@@ -59,11 +65,13 @@ class Visitor:
         self.page.set_default_timeout(STEP)
         #: texts of the dialog boxes that a page opened; must stay empty
         self.alerts: list[str] = []
-        #: errors on the browser's console: failed scripts, what a policy blocked
-        self.complaints: list[str] = []
+        self._errors: list[str] = []
+        #: whether Chromium dropped a request because the machine's networks or the page changed
+        self._dropped = False
         self.page.on("dialog", self._dismiss)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("pageerror", lambda error: self._errors.append(str(error)))
         self.page.on("console", self._hear)
+        self.page.on("requestfailed", self._failed)
         self._pictures = pictures
 
     def _dismiss(self, dialog: Dialog) -> None:
@@ -76,7 +84,15 @@ class Visitor:
     def _hear(self, message: Any) -> None:
         # not what the machine's networks did, which come and go with others' containers
         if message.type == "error" and "ERR_NETWORK_CHANGED" not in message.text:
-            self.complaints.append(message.text)
+            self._errors.append(message.text)
+
+    def _failed(self, request: Any) -> None:
+        self._dropped = self._dropped or bool(_DROPPED.search(request.failure or ""))
+
+    @property
+    def complaints(self) -> list[str]:
+        """Errors on the browser's console: failed scripts, what a policy blocked."""
+        return [text for text in self._errors if not (self._dropped and _NO_SCRIPT in text)]
 
     # -- steps -----------------------------------------------------------------------------
 
@@ -161,6 +177,6 @@ class Visitor:
         """For the report of a failed test."""
         try:
             path = self.picture(f"failed-{abs(hash(self.name))}")
-            return f"{self.page.url}\n{self.text()}\n(picture: {path})\n{self.complaints}"
+            return f"{self.page.url}\n{self.text()}\n(picture: {path})\n{self._errors}"
         except Exception as error:  # noqa: BLE001 (must not hide the failure itself)
             return f"{self.page.url}: {error}"
