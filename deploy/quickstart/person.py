@@ -6,6 +6,7 @@ time; nothing is read from the Hub's database or from the spawner.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -21,6 +22,8 @@ from tornado.websocket import websocket_connect
 
 #: seconds for one page
 PAGE = 60.0
+#: seconds after which a kernel that is silent is asked again
+SILENT = 3.0
 
 
 class PersonError(Exception):
@@ -177,8 +180,10 @@ class Person:
             HTTPRequest(url, headers={"Cookie": self._cookies(root), "Origin": self.base})
         )
         try:
+            await _awake(socket)
             message_id = uuid.uuid4().hex
-            await socket.write_message(json.dumps(_execute_request(message_id, code)))
+            content = {"code": code, "silent": False, "allow_stdin": False}
+            await socket.write_message(_request("execute_request", message_id, content))
             return await _output(socket, message_id)
         finally:
             socket.close()
@@ -205,22 +210,45 @@ class Person:
         return [cookie for cookie in self._web.cookies if whole.startswith(cookie.path)]
 
 
-def _execute_request(message_id: str, code: str) -> dict[str, Any]:
+def _request(kind: str, message_id: str, content: dict[str, Any]) -> str:
     header = {
         "msg_id": message_id,
-        "msg_type": "execute_request",
+        "msg_type": kind,
         "session": uuid.uuid4().hex,
         "username": "",
         "version": "5.3",
     }
-    content = {"code": code, "silent": False, "allow_stdin": False}
-    return {
-        "header": header,
-        "parent_header": {},
-        "metadata": {},
-        "content": content,
-        "channel": "shell",
-    }
+    return json.dumps(
+        {
+            "header": header,
+            "parent_header": {},
+            "metadata": {},
+            "content": content,
+            "channel": "shell",
+        }
+    )
+
+
+async def _awake(socket: Any) -> None:
+    """Ask until the kernel is heard, as JupyterLab does: what comes too early is dropped."""
+    asked, heard = {await _ask(socket)}, set()
+    # an answer, and what all are told of it: then both ways to the kernel are open
+    while not {"kernel_info_reply", "status"} <= heard:
+        reading = asyncio.ensure_future(socket.read_message())
+        while not (await asyncio.wait({reading}, timeout=SILENT))[0]:
+            asked.add(await _ask(socket))
+        raw = reading.result()
+        if raw is None:
+            raise PersonError("the kernel's connection closed")
+        message = json.loads(raw)
+        if message["parent_header"].get("msg_id") in asked:
+            heard.add(message["header"]["msg_type"])
+
+
+async def _ask(socket: Any) -> str:
+    message_id = uuid.uuid4().hex
+    await socket.write_message(_request("kernel_info_request", message_id, {}))
+    return message_id
 
 
 async def _output(socket: Any, message_id: str) -> str:
