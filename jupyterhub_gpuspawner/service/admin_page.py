@@ -9,7 +9,6 @@ from typing import Any
 from tornado.web import HTTPError
 
 from ..errors import LedgerError
-from .access import caller_of
 from .admin_data import TOPICS, admin_data
 from .live import Topic
 from .page_handlers import READ_LIMIT, HubPage, script_data
@@ -32,8 +31,8 @@ class AdminPage(HubPage):
         if user is None:
             self.redirect(self.get_login_url())
             return
-        caller = caller_of(user, self.hub_auth.access_scopes, token=False)
-        if caller is None or not caller.viewer.leads:
+        caller = self.caller_of(user)
+        if not caller.viewer.leads:
             raise HTTPError(403)
         data: dict[str, Any] = {}
         # where this fails the page says the phase and the reason

@@ -75,7 +75,7 @@ class Listener:
     #: name of a topic -> the event that was sent last, or would have been instead of its changes
     sent: dict[str, bytes] = field(default_factory=dict)
     #: (topic, as whom it is seen, what of it is shared with all who see the same)
-    wants: tuple[tuple[Topic, Viewer, Any], ...] = ()
+    wants: tuple[tuple[Topic, Viewer, Any], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         everybody = Viewer(name="", admin=self.viewer.admin)

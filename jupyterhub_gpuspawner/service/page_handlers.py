@@ -19,7 +19,7 @@ from markupsafe import Markup
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 
 from .. import __version__, i18n, units
-from .access import caller_of
+from .access import Caller, caller_of
 from .headers import protect
 from .hub_user import HubUser
 from .options import PREFIX
@@ -69,9 +69,14 @@ class HubPage(HubUser, RequestHandler):
                 raise HTTPError(403)
             self.redirect(self.get_login_url())
             return None
+        return self.caller_of(user).viewer
+
+    def caller_of(self, user: dict[str, Any]) -> Caller:
+        """What somebody with a session may do. 403 for who may not come here."""
         caller = caller_of(user, self.hub_auth.access_scopes, token=False)
-        assert caller is not None, "a session may come here, or it would not have been let in"
-        return caller.viewer
+        if caller is None:
+            raise HTTPError(403)
+        return caller
 
     def show(self, name: str, viewer: Viewer, **values: Any) -> None:
         """Answer with a page for somebody who is logged in."""

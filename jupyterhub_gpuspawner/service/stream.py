@@ -13,7 +13,6 @@ from tornado.web import HTTPError
 
 from ..errors import LedgerError
 from . import waiting
-from .access import caller_of
 from .live import Listener, Topic
 from .page_handlers import HubPage
 
@@ -44,10 +43,7 @@ class StreamHandler(HubPage):
         user = await self.identify()
         if user is None:
             raise HTTPError(403)
-        caller = caller_of(user, self.hub_auth.access_scopes, token=False)
-        if caller is None:
-            raise HTTPError(403)
-        viewer = caller.viewer
+        viewer = self.caller_of(user).viewer
         if any(topic.admin for topic in self._topics) and not viewer.leads:
             raise HTTPError(403)
         if self.desk.live.full(viewer):
