@@ -237,10 +237,7 @@ async def _awake(socket: Any) -> None:
         reading = asyncio.ensure_future(socket.read_message())
         while not (await asyncio.wait({reading}, timeout=SILENT))[0]:
             asked.add(await _ask(socket))
-        raw = reading.result()
-        if raw is None:
-            raise PersonError("the kernel's connection closed")
-        message = json.loads(raw)
+        message = _message(reading.result())
         if message["parent_header"].get("msg_id") in asked:
             heard.add(message["header"]["msg_type"])
 
@@ -251,14 +248,18 @@ async def _ask(socket: Any) -> str:
     return message_id
 
 
+def _message(raw: str | bytes | None) -> dict[str, Any]:
+    if raw is None:
+        raise PersonError("the kernel's connection closed")
+    found: dict[str, Any] = json.loads(raw)
+    return found
+
+
 async def _output(socket: Any, message_id: str) -> str:
     """What the cell prints, until its kernel is idle again."""
     printed = []
     while True:
-        raw = await socket.read_message()
-        if raw is None:
-            raise PersonError("the kernel's connection closed")
-        message = json.loads(raw)
+        message = _message(await socket.read_message())
         kind, content = message["header"]["msg_type"], message["content"]
         if kind == "status" and content["execution_state"] in ("restarting", "dead"):
             raise PersonError(f"the kernel died ({content['execution_state']})")
